@@ -1,0 +1,1 @@
+"""The two families side by side, on the same data."""
