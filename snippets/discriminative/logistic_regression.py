@@ -6,30 +6,30 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgba
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from scipy.special import logsumexp
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
 
-from snippets.shared import metrics
-from snippets.shared.digits import check_images, hold_out, load_split
-from snippets.shared.plots import INK, MARKERS, MUTED, SERIES
-from snippets.shared.plots import draw_digits, ink_map, subplots
+from snippets.shared import digits, metrics, plots
 
+Array = np.ndarray
 # --8<-- [end:imports]
 
 
 # --8<-- [start:model]
 class Model(NamedTuple):
-    weights: np.ndarray  # (pixels, classes)
-    bias: np.ndarray  # (classes,)
+    weights: Array  # (pixels, classes)
+    bias: Array  # (classes,)
 
 
-def log_proba(model: Model, x: np.ndarray) -> np.ndarray:
+def log_proba(model: Model, x: Array) -> Array:
     """log p(y|x) for images (n, pixels): an array (n, classes)."""
-    x = check_images(x, pixels=len(model.weights))
+    x = digits.check_images(x, pixels=len(model.weights))
     scores = x @ model.weights + model.bias  # (n, classes)
     if np.isnan(scores).any():
         raise ValueError("expected numbers, got NaN: fill in missing pixels")
@@ -37,7 +37,7 @@ def log_proba(model: Model, x: np.ndarray) -> np.ndarray:
     return scores - logsumexp(scores, axis=1, keepdims=True)
 
 
-def predict_proba(model: Model, x: np.ndarray) -> np.ndarray:
+def predict_proba(model: Model, x: Array) -> Array:
     """p(y|x) for images (n, pixels): an array (n, classes), rows sum to 1."""
     return np.exp(log_proba(model, x))
 
@@ -46,10 +46,8 @@ def predict_proba(model: Model, x: np.ndarray) -> np.ndarray:
 
 
 # --8<-- [start:loss]
-def loss_and_gradient(
-    model: Model, x: np.ndarray, y: np.ndarray, *, c: float
-) -> tuple[float, Model]:
-    """Mean of -log p(y|x) plus the penalty, and its slope in every number."""
+def loss_and_gradient(model: Model, x: Array, y: Array, *, c: float) -> tuple:
+    """Mean of -log p(y|x) plus the penalty, and the slope in each number."""
     n, own = len(x), np.arange(len(x))
     log_p = log_proba(model, x)
     penalty = (model.weights**2).sum() / (2 * c * n)  # the bias goes free
@@ -59,44 +57,152 @@ def loss_and_gradient(
     return penalty - log_p[own, y].mean(), Model(slope, error.mean(axis=0))
 
 
+def steepest_curvature(x: Array, *, c: float) -> Array:
+    """No weights make the loss curve more than this (Boehning, 1992)."""
+    n, with_one = len(x), np.column_stack([x, np.ones(len(x))])
+    penalty = np.append(np.full(x.shape[1], 1 / (c * n)), 0)
+    return with_one.T @ with_one / (2 * n) + np.diag(penalty)
+
+
 # --8<-- [end:loss]
 
 
-def check_labels(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return y as ints 0..K-1, one for each row of x, or say what is wrong."""
-    y = np.asarray(y)
-    if y.shape != (len(x),):
-        raise ValueError(f"expected {len(x)} labels, one for each image, got shape {y.shape}")
-    seen = np.unique(y)
-    if len(seen) < 2 or not np.array_equal(seen, np.arange(len(seen))):
-        raise ValueError(f"expected labels 0, 1, ... K-1, each at least once, got {seen}")
-    return y.astype(int)
-
-
 # --8<-- [start:train]
-def train(x, y, *, c: float = 10.0, tolerance=1e-6, steps=5000) -> Model:
-    """Slide down the loss until it is flat; c as in scikit-learn.
+def train(x: Array, y: Array, *, c=10.0, flat=1e-6, steps=5000) -> Model:
+    """Slide down the loss until it is flat. c: as in scikit-learn.
 
-    x: (n, pixels); y: (n,) labels 0..K-1. ValueError for bad input,
-    RuntimeError if not flat after so many steps. Bound: Boehning, 1992.
+    x: (n, pixels); y: (n,) labels 0..K-1. Raises ValueError for bad input,
+    RuntimeError when the loss is not flat after so many steps.
     """
-    x, y = check_images(x, pixels=np.shape(x)[-1]), check_labels(x, y)
-    if not 0 < c < np.inf:
-        raise ValueError(f"expected 0 < c < infinity, got {c}")
-    inverse = np.linalg.inv(steepest_curvature(x, c=c))
+    x = digits.check_images(x, pixels=np.shape(x)[-1])
+    y = digits.check_labels(y, count=len(x))
+    shrink = np.linalg.inv(steepest_curvature(x, c=c))
     theta = np.zeros((x.shape[1] + 1, y.max() + 1))  # weights, then bias
     velocity, k = np.zeros_like(theta), 0
     for _ in range(steps):
         ahead = theta + k / (k + 3) * velocity
         model = Model(ahead[:-1], ahead[-1])
         gradient = np.vstack(loss_and_gradient(model, x, y, c=c)[1])
-        if np.abs(gradient).max() < tolerance:
+        if np.abs(gradient).max() < flat:
             return model
-        velocity = k / (k + 3) * velocity - inverse @ gradient
-        uphill = (gradient * velocity).sum() > 0  # the momentum overshot
-        theta, velocity = theta + velocity * (not uphill), velocity * (not uphill)
-        k = 0 if uphill else k + 1
-    raise RuntimeError(f"not flat after {steps} steps: raise steps or lower c")
+        velocity = k / (k + 3) * velocity - shrink @ gradient
+        theta, k = theta + velocity, k + 1
+        if (gradient * velocity).sum() > 0:  # uphill: forget the momentum
+            velocity, k = np.zeros_like(theta), 0
+    raise RuntimeError(f"not flat after {steps} steps: raise steps")
 
 
 # --8<-- [end:train]
+
+
+# --8<-- [start:draw_boundary]
+def draw_boundary(line: LogisticRegression, x, y, *, names, images, show):
+    """Two classes by two features (n, 2): points, p(y|x), a few images."""
+    _, axes = plots.subplots(height=4.2)
+    (left, low), (right, high) = x.min(0) - 0.04, x.max(0) + 0.04
+    grid = np.meshgrid(np.linspace(left, right), np.linspace(low, high))
+    p = line.predict_proba(np.stack(grid, axis=-1).reshape(-1, 2))[:, 1]
+    p = p.reshape(grid[0].shape)
+    blue, orange = plots.SERIES[:2]
+    depths = (blue, 0.3), (blue, 0.1), (orange, 0.1), (orange, 0.3)
+    tints = [to_rgba(*depth) for depth in depths]
+    axes.contourf(*grid, p, [0, 0.1, 0.5, 0.9, 1], colors=tints)
+    rows = axes.contour(*grid, p, [0.1, 0.5, 0.9], colors=plots.INK)
+    rows.set_linewidths([0.8, 2, 0.8])
+    plt.clabel(rows, fmt=lambda level: f"p = {level:.1f}")
+    corners = {"x": 0.02, "y": 0.93}, {"x": 0.93, "y": 0.03}
+    for k, colour in enumerate((blue, orange)):
+        axes.scatter(*x[y == k].T, s=14, color=colour, marker="os"[k])
+        style = {"size": 20, "color": colour, "transform": axes.transAxes}
+        axes.text(s=names[k], **corners[k], **style)
+    for k, shift in show.items():
+        digit = OffsetImage(images[k].reshape(8, 8), 5, cmap=plots.ink_map())
+        place = {"boxcoords": "offset points", "arrowprops": {"arrowstyle": "-"}}
+        axes.add_artist(AnnotationBbox(digit, x[k], shift, pad=0.1, **place))
+    return axes
+
+
+# --8<-- [end:draw_boundary]
+
+
+def contenders(x: Array, y: Array) -> dict:
+    """Each model as a list of candidates: functions of new images that give probabilities."""
+
+    def most_common(new):
+        return np.tile(np.bincount(y) / len(y), (len(new), 1))
+
+    def neighbours(new, *, extra):  # `extra` votes for each class: no probability is zero
+        nearest = NearestNeighbors(n_neighbors=3).fit(x).kneighbors(new)[1]
+        votes = np.eye(y.max() + 1)[y[nearest]].sum(axis=1) + extra
+        return votes / votes.sum(axis=1, keepdims=True)
+
+    def svm(new, *, c, gamma):
+        machine = SVC(C=c, gamma=gamma)
+        return CalibratedClassifierCV(machine, ensemble=False).fit(x, y).predict_proba(new)
+
+    def logistic(new, *, c):
+        return predict_proba(train(x, y, c=c, flat=1e-5), new)
+
+    return {
+        "most common class": [most_common],
+        "logistic regression": [partial(logistic, c=c) for c in (1, 3, 10, 30)],
+        "3 nearest neighbours": [partial(neighbours, extra=e) for e in (0.01, 0.03, 0.1)],
+        "SVM, RBF, calibrated": [partial(svm, c=10, gamma=g) for g in (0.06, 0.13, 0.26)],
+    }
+
+
+def chosen(name: str, x: Array, y: Array, new: Array) -> Array:
+    """Probabilities for new images from the candidate with the best validation log loss."""
+    part = digits.hold_out(x, y)
+    losses = [
+        metrics.log_loss(candidate(part.x_test), part.y_test)
+        for candidate in contenders(part.x_train, part.y_train)[name]
+    ]
+    return contenders(x, y)[name][int(np.argmin(losses))](new)
+
+
+def leak(images: Array, *, window: int = 100) -> tuple[float, float]:
+    """Share of images whose nearest neighbour stands within so many places in the file.
+
+    Second: the share if the neighbour were any image of the file.
+    """
+    places = np.arange(len(images))
+    nearest = NearestNeighbors().fit(images).kneighbors(n_neighbors=1)[1][:, 0]
+    gap = np.abs(places[:, None] - places)
+    chance = ((gap <= window).sum() - len(images)) / (gap.size - len(images))
+    return float((np.abs(nearest - places) <= window).mean()), float(chance)
+
+
+def study(*, seeds: int = 10, folds: int = 5) -> dict:
+    """Every contender on random splits, and on the file cut into contiguous parts."""
+    images, labels = load_digits(return_X_y=True)
+    images = images / 16
+    parts = np.array_split(np.arange(len(images)), folds)
+    result = dict(zip(("near", "near_by_chance"), leak(images)))
+    print(f"{'':22}accuracy       log loss  ECE    left-out part: mean  last")
+    for name in contenders(images, labels):
+        splits = [digits.load_split(seed=seed) for seed in range(seeds)]
+        rows = np.array([scores(chosen(name, *s[:3]), s.y_test) for s in splits])
+        cut = []
+        for part in parts:
+            rest = np.setdiff1d(np.arange(len(images)), part)
+            p = chosen(name, images[rest], labels[rest], images[part])
+            cut.append(metrics.accuracy(p, labels[part]))
+        mean, sd = rows.mean(axis=0), rows.std(axis=0, ddof=1)
+        print(
+            f"{name:22}{mean[0]:.3f} ± {sd[0]:.3f}  {mean[1]:<8.3f}  {mean[2]:.3f}"
+            f"{np.mean(cut):>21.3f}{cut[-1]:>6.3f}"
+        )
+        key = name.split(",")[0].replace(" ", "_").replace("3_", "")
+        result[key] = dict(zip(("accuracy", "log_loss", "ece"), mean.tolist()))
+        result[key] |= {"sd": sd[0], "cut": np.mean(cut), "cut_last": cut[-1]}
+    return result
+
+
+def scores(p: Array, y: Array) -> tuple[float, float, float]:
+    """Accuracy, log loss and expected calibration error."""
+    return (
+        metrics.accuracy(p, y),
+        metrics.log_loss(p, y),
+        metrics.expected_calibration_error(p, y),
+    )

@@ -57,3 +57,14 @@ def check_images(x: np.ndarray, *, pixels: int = 64) -> np.ndarray:
     if x.shape[1] != pixels:
         raise ValueError(f"expected images of {pixels} pixels, got {x.shape[1]}")
     return x
+
+
+def check_labels(y: np.ndarray, *, count: int) -> np.ndarray:
+    """Return y as ints 0..K-1, one for each of `count` images, or say what is wrong."""
+    y = np.asarray(y)
+    if y.shape != (count,):
+        raise ValueError(f"expected {count} labels, one for each image, got shape {y.shape}")
+    seen = np.unique(y)
+    if len(seen) < 2 or not np.array_equal(seen, np.arange(len(seen))):
+        raise ValueError(f"expected labels 0, 1, ... K-1, each at least once, got {seen}")
+    return y.astype(int)

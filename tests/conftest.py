@@ -1,0 +1,77 @@
+"""Fixtures that several tests share: the built site, served, and a real browser."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from snippets.site import ROOT
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Without these Chromium asks its makers' hosts for updates on each start.
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]
+
+
+def chromium() -> str | None:
+    """Path of the system's Chromium (or of $CHROMIUM), None when there is none."""
+    named = os.environ.get("CHROMIUM")
+    return named or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without Chromium, skip the browser tests and say so; in CI that is a failure instead."""
+    if chromium():
+        return
+    for item in items:
+        if item.get_closest_marker("browser"):
+            if os.environ.get("CI"):
+                item.add_marker(pytest.mark.xfail(reason="no Chromium in CI", run=False, strict=True))
+            else:
+                item.add_marker(pytest.mark.skip(reason="no Chromium found: install it, or set CHROMIUM"))
+
+
+@pytest.fixture(scope="session")
+def built_site(tmp_path_factory, worker_id) -> Path:
+    """The finished site, built strictly, once for all workers; its notebook was executed."""
+    from filelock import FileLock
+
+    from snippets.site.built import build
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    target, done = shared / "site", shared / "site.done"
+    with FileLock(str(shared / "site.lock")):
+        if not done.exists():
+            problems = build(ROOT, target)
+            done.write_text("\n".join(map(str, problems)), encoding="utf-8")
+    failed = done.read_text(encoding="utf-8")
+    assert not failed, f"the strict build fails:\n{failed}"
+    return target
+
+
+@pytest.fixture(scope="session")
+def site_address(built_site) -> str:
+    """The built site on a loopback port: "http://127.0.0.1:PORT/"."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(built_site))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args):
+    """pytest-playwright starts the system's Chromium; it never downloads one of its own."""
+    return {**browser_type_launch_args, "executable_path": chromium(), "args": CHROMIUM_ARGUMENTS}
