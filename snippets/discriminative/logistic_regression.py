@@ -100,7 +100,8 @@ def draw_boundary(line: LogisticRegression, x, y, *, names, images, show):
     """Two classes by two features (n, 2): points, p(y|x), a few images."""
     _, axes = plots.subplots(height=4.2)
     (left, low), (right, high) = x.min(0) - 0.04, x.max(0) + 0.04
-    grid = np.meshgrid(np.linspace(left, right), np.linspace(low, high))
+    sides = np.linspace(left, right, 30), np.linspace(low, high, 30)
+    grid = np.meshgrid(*sides)
     p = line.predict_proba(np.stack(grid, axis=-1).reshape(-1, 2))[:, 1]
     p = p.reshape(grid[0].shape)
     blue, orange = plots.SERIES[:2]
@@ -109,20 +110,36 @@ def draw_boundary(line: LogisticRegression, x, y, *, names, images, show):
     axes.contourf(*grid, p, [0, 0.1, 0.5, 0.9, 1], colors=tints)
     rows = axes.contour(*grid, p, [0.1, 0.5, 0.9], colors=plots.INK)
     rows.set_linewidths([0.8, 2, 0.8])
+    ink = plots.ink_map()
     plt.clabel(rows, fmt=lambda level: f"p = {level:.1f}")
-    corners = {"x": 0.02, "y": 0.93}, {"x": 0.93, "y": 0.03}
+    corners = (0.02, 0.93), (0.94, 0.03)
     for k, colour in enumerate((blue, orange)):
-        axes.scatter(*x[y == k].T, s=14, color=colour, marker="os"[k])
+        axes.scatter(*x[y == k].T, s=14, c=colour, marker="os"[k], lw=0)
         style = {"size": 20, "color": colour, "transform": axes.transAxes}
-        axes.text(s=names[k], **corners[k], **style)
+        axes.text(*corners[k], names[k], **style)
     for k, shift in show.items():
-        digit = OffsetImage(images[k].reshape(8, 8), 5, cmap=plots.ink_map())
-        place = {"boxcoords": "offset points", "arrowprops": {"arrowstyle": "-"}}
-        axes.add_artist(AnnotationBbox(digit, x[k], shift, pad=0.1, **place))
+        digit = OffsetImage(images[k].reshape(8, 8), zoom=5, cmap=ink)
+        where = {"xybox": shift, "boxcoords": "offset points", "pad": 0.1}
+        line = {"arrowprops": {"arrowstyle": "-"}}
+        axes.add_artist(AnnotationBbox(digit, x[k], **where, **line))
     return axes
 
 
 # --8<-- [end:draw_boundary]
+
+
+# --8<-- [start:draw_answers]
+def draw_answers(x: Array, words: list[str], *, axes=None):
+    """A row of images with a few lines of words under each."""
+    figure = plots.draw_digits(x, columns=len(x), axes=axes)
+    axes = axes or figure.axes[0]
+    for k, text in enumerate(words):
+        axes.text(9 * k + 3.5, 9, text, ha="center", va="top", size=9)
+    axes.set_ylim(9 + 2.6 * (1 + words[0].count("\n")), -0.5)
+    return figure
+
+
+# --8<-- [end:draw_answers]
 
 
 def contenders(x: Array, y: Array) -> dict:
@@ -146,8 +163,8 @@ def contenders(x: Array, y: Array) -> dict:
     return {
         "most common class": [most_common],
         "logistic regression": [partial(logistic, c=c) for c in (1, 3, 10, 30)],
-        "3 nearest neighbours": [partial(neighbours, extra=e) for e in (0.01, 0.03, 0.1)],
-        "SVM, RBF, calibrated": [partial(svm, c=10, gamma=g) for g in (0.06, 0.13, 0.26)],
+        "nearest neighbours": [partial(neighbours, extra=e) for e in (0.01, 0.03, 0.1)],
+        "calibrated SVM": [partial(svm, c=10, gamma=g) for g in (0.06, 0.13, 0.26)],
     }
 
 
@@ -173,36 +190,34 @@ def leak(images: Array, *, window: int = 100) -> tuple[float, float]:
     return float((np.abs(nearest - places) <= window).mean()), float(chance)
 
 
-def study(*, seeds: int = 10, folds: int = 5) -> dict:
-    """Every contender on random splits, and on the file cut into contiguous parts."""
-    images, labels = load_digits(return_X_y=True)
-    images = images / 16
-    parts = np.array_split(np.arange(len(images)), folds)
-    result = dict(zip(("near", "near_by_chance"), leak(images)))
-    print(f"{'':22}accuracy       log loss  ECE    left-out part: mean  last")
-    for name in contenders(images, labels):
-        splits = [digits.load_split(seed=seed) for seed in range(seeds)]
-        rows = np.array([scores(chosen(name, *s[:3]), s.y_test) for s in splits])
-        cut = []
-        for part in parts:
-            rest = np.setdiff1d(np.arange(len(images)), part)
-            p = chosen(name, images[rest], labels[rest], images[part])
-            cut.append(metrics.accuracy(p, labels[part]))
-        mean, sd = rows.mean(axis=0), rows.std(axis=0, ddof=1)
-        print(
-            f"{name:22}{mean[0]:.3f} ± {sd[0]:.3f}  {mean[1]:<8.3f}  {mean[2]:.3f}"
-            f"{np.mean(cut):>21.3f}{cut[-1]:>6.3f}"
-        )
-        key = name.split(",")[0].replace(" ", "_").replace("3_", "")
-        result[key] = dict(zip(("accuracy", "log_loss", "ece"), mean.tolist()))
-        result[key] |= {"sd": sd[0], "cut": np.mean(cut), "cut_last": cut[-1]}
-    return result
-
-
-def scores(p: Array, y: Array) -> tuple[float, float, float]:
+def quality(p: Array, y: Array) -> tuple[float, float, float]:
     """Accuracy, log loss and expected calibration error."""
     return (
         metrics.accuracy(p, y),
         metrics.log_loss(p, y),
         metrics.expected_calibration_error(p, y),
     )
+
+
+def study(*, seeds: int = 10, folds: int = 5) -> dict:
+    """Every contender on random splits, and on the file cut into contiguous parts."""
+    images, labels = load_digits(return_X_y=True)
+    images = images / 16
+    parts = np.array_split(np.arange(len(images)), folds)
+    result = dict(zip(("near", "near_by_chance"), leak(images)))
+    print("random split:         accuracy       log loss  ECE    | by parts: mean  last")
+    for name in contenders(images, labels):
+        splits = [digits.load_split(seed=seed) for seed in range(seeds)]
+        rows = np.array([quality(chosen(name, *s[:3]), s.y_test) for s in splits])
+        cut = []
+        for part in parts:
+            rest = np.setdiff1d(np.arange(len(images)), part)
+            p = chosen(name, images[rest], labels[rest], images[part])
+            cut.append(metrics.accuracy(p, labels[part]))
+        (accuracy, loss, ece), sd = rows.mean(axis=0), rows[:, 0].std(ddof=1)
+        print(f"{name:<22}{accuracy:.3f} ± {sd:.3f}  {loss:<8.3f}  {ece:.3f}", end="  | ")
+        print(f"{np.mean(cut):>14.3f} {cut[-1]:.3f}")
+        row = {"accuracy": accuracy, "sd": sd, "log_loss": loss, "ece": ece}
+        row |= {"parts": np.mean(cut), "last": cut[-1]}
+        result[name.replace(" ", "_")] = {key: float(value) for key, value in row.items()}
+    return result
