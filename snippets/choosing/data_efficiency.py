@@ -16,29 +16,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_X_y
 
-from snippets.shared import metrics
-from snippets.shared.plots import (
-    DISCRIMINATIVE,
-    GENERATIVE,
-    INK,
-    MUTED,
-    SERIES,
-    subplots,
-)
+from snippets.shared import metrics, plots
 
 # --8<-- [end:imports]
 
 
 # --8<-- [start:world]
-def check_rows(x, y) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers without gaps and one label per row, or a ValueError."""
-    x, y = check_X_y(x, y, dtype=float)
-    if not np.array_equal(np.unique(y), np.arange(max(y) + 1)):
-        raise ValueError("expected labels 0, 1, ... K-1, each at least once, "
-                         f"got {np.unique(y)}")
-    return x, y.astype(int)
-
-
 def world(n: int, rho: float, *, features=20, gap=0.7, seed=0):
     """Rows and labels: half of the features differ by `gap` between classes.
 
@@ -53,6 +36,15 @@ def world(n: int, rho: float, *, features=20, gap=0.7, seed=0):
     return np.outer(y - 0.5, gap * useful) + noise, y
 
 
+def check_rows(x, y) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers without gaps and one label per row, or a ValueError."""
+    x, y = check_X_y(x, y, dtype=float)
+    if not np.array_equal(np.unique(y), np.arange(max(y) + 1)):
+        raise ValueError("expected labels 0, 1, ... K-1, each at least once, "
+                         f"got {np.unique(y)}")
+    return x, y.astype(int)
+
+
 # --8<-- [end:world]
 
 
@@ -62,11 +54,18 @@ class Linear(NamedTuple):
     bias: np.ndarray  # (classes,)
 
 
-def train_generative(x, y, *, floor: float = 0.01) -> Linear:
-    """Naive Bayes, variances shared by the classes: average, then Bayes.
+def predict_proba(model, x: np.ndarray) -> np.ndarray:
+    """p(y|x) for rows (n, features): an array (n, classes)."""
+    if not isinstance(model, Linear):  # any classifier of scikit-learn
+        return model.predict_proba(x)
+    if np.shape(x)[1:] != model.weights.shape[:1]:
+        raise ValueError(f"expected rows of {len(model.weights)} features, "
+                         f"got shape {np.shape(x)}")
+    return softmax(x @ model.weights + model.bias, axis=1)
 
-    x: (n, features), standardised; y: (n,) labels 0..K-1, each present.
-    """
+
+def train_generative(x, y, *, floor: float = 0.01) -> Linear:
+    """Naive Bayes, variances shared by the classes: average, then Bayes."""
     x, y = check_rows(x, y)
     prior = np.bincount(y) / len(y)
     mean = np.array([x[y == k].mean(0) for k in range(len(prior))])
@@ -81,10 +80,7 @@ def train_generative(x, y, *, floor: float = 0.01) -> Linear:
 
 # --8<-- [start:discriminative]
 def train_discriminative(x, y, *, c=np.inf, tol=1e-4) -> Linear:
-    """Logistic regression: lower the log loss until it is flat to `tol`.
-
-    x, y: as above; c: as in scikit-learn, infinite for no penalty.
-    """
+    """Logistic regression: lower the log loss until it is flat to `tol`."""
     x, y = check_rows(x, y)
     fit = LogisticRegression(C=c, tol=tol, max_iter=10_000).fit(x, y)
     weights, bias = fit.coef_.T, fit.intercept_
@@ -94,14 +90,14 @@ def train_discriminative(x, y, *, c=np.inf, tol=1e-4) -> Linear:
     return Linear(weights, bias)
 
 
-def predict_proba(model, x: np.ndarray) -> np.ndarray:
-    """p(y|x) for rows (n, features): an array (n, classes)."""
-    if not isinstance(model, Linear):  # any classifier of scikit-learn
-        return model.predict_proba(x)
-    if np.shape(x)[1:] != model.weights.shape[:1]:
-        raise ValueError(f"expected rows of {len(model.weights)} features, "
-                         f"got shape {np.shape(x)}")
-    return softmax(x @ model.weights + model.bias, axis=1)
+def trainers() -> dict:
+    """Name -> function of (x, y) that returns a model."""
+    return {
+        "naive_bayes": train_generative,
+        "logistic": train_discriminative,
+        "logistic_c1": partial(train_discriminative, c=1.0),
+        "gaussian_nb": lambda x, y: GaussianNB().fit(x, y),
+    }
 
 
 # --8<-- [end:discriminative]
@@ -118,7 +114,7 @@ def stratified_order(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def paired_draws(x, y, sizes, *, draws=40, seed=0) -> Iterator[tuple]:
-    """Yield (draw, size's index, x_train, y_train, x_test, y_test).
+    """Yield (draw, place in sizes, x_train, y_train, x_test, y_test).
 
     Within a draw a larger training set contains the smaller ones, and the
     test rows are those that no size uses.
@@ -138,29 +134,6 @@ def paired_draws(x, y, sizes, *, draws=40, seed=0) -> Iterator[tuple]:
 
 
 # --8<-- [start:curve]
-def learning_curve(x, y, trainers: dict, sizes, *, draws=40, seed=0,
-                   score=metrics.accuracy) -> dict[str, np.ndarray]:
-    """Name -> scores (draws, sizes); each trainer sees the same rows."""
-    curves = {name: np.empty((draws, len(sizes))) for name in trainers}
-    for draw, j, *train, x_test, y_test in paired_draws(
-            x, y, sizes, draws=draws, seed=seed):
-        for name, fit in trainers.items():
-            p = predict_proba(fit(*train), x_test)
-            curves[name][draw, j] = score(p, y_test)
-    return curves
-
-
-def interval(values: np.ndarray, *, level=0.95) -> np.ndarray:
-    """Mean over draws (first axis) and its Student interval: low, high."""
-    n, mean = len(values), values.mean(0)
-    half = student.ppf((1 + level) / 2, n - 1) * values.std(0, ddof=1) / n**0.5
-    return np.array([mean, mean - half, mean + half])
-
-
-# --8<-- [end:curve]
-
-
-# --8<-- [start:contenders]
 def tables() -> dict:
     """Name -> rows (n, features), labels (n,), training sizes."""
     sizes = {
@@ -173,110 +146,136 @@ def tables() -> dict:
     return {k: (*load[k](return_X_y=True), n) for k, n in sizes.items()}
 
 
-def trainers() -> dict:
-    """Name -> function of (x, y): what is compared."""
-    return {
-        "naive_bayes": train_generative,
-        "logistic": train_discriminative,
-        "logistic_c1": partial(train_discriminative, c=1.0),
-        "gaussian_nb": lambda x, y: GaussianNB().fit(x, y),
-    }
+def learning_curve(x, y, fits: dict, sizes, *, draws=40, seed=0,
+                   score=metrics.accuracy) -> dict[str, np.ndarray]:
+    """Name -> scores (draws, sizes); every trainer sees the same rows."""
+    curves = {name: np.empty((draws, len(sizes))) for name in fits}
+    for draw, j, *train, x_test, y_test in paired_draws(
+            x, y, sizes, draws=draws, seed=seed):
+        for name, fit in fits.items():
+            p = predict_proba(fit(*train), x_test)
+            curves[name][draw, j] = score(p, y_test)
+    return curves
 
 
-# --8<-- [end:contenders]
+# --8<-- [end:curve]
+
+
+# --8<-- [start:compare]
+def interval(values: np.ndarray, *, level=0.95) -> np.ndarray:
+    """Mean over draws (first axis), then its Student interval: low, high."""
+    n, mean = len(values), values.mean(0)
+    error = values.std(0, ddof=1) / n**0.5
+    half = student.ppf((1 + level) / 2, n - 1) * error
+    return np.array([mean, mean - half, mean + half])
+
+
+def crossing(sizes, gap: np.ndarray) -> float:
+    """The size above which a mean gap (sizes,) stays negative.
+
+    0 if it is negative at all sizes, infinity if not at the largest.
+    """
+    ahead = np.flatnonzero(gap >= 0)
+    if not len(ahead):
+        return 0.0
+    k = ahead[-1]
+    if k == len(gap) - 1:
+        return float("inf")
+    return float(np.exp(np.interp(0, -gap[k:k + 2], np.log(sizes[k:k + 2]))))
+
+
+# --8<-- [end:compare]
 
 
 # --8<-- [start:drawing]
 def draw_band(axes, sizes, values, **look):
-    """Mean over draws against size, its 95 % interval as a band."""
+    """Mean against training size, with its interval as a band."""
     mean, low, high = interval(values)
-    line, = axes.semilogx(sizes, mean, **look)
-    axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.2, lw=0)
+    axes.semilogx(sizes, mean, **look)
+    axes.fill_between(sizes, low, high, color=look["color"], alpha=0.2, lw=0)
 
 
-def draw_curves(axes, title, curves, sizes):
-    looks = {"naive_bayes": (GENERATIVE, "s", "-"),
-             "logistic": (DISCRIMINATIVE, "o", "-"),
-             "logistic_c1": (DISCRIMINATIVE, "^", ":"),
-             "gaussian_nb": (GENERATIVE, "D", ":")}
-    for name, (color, marker, style) in looks.items():
-        draw_band(axes, sizes, curves[name], color=color, marker=marker,
-                  ls=style, label=name.replace("_", " "))
-    axes.set(title=title, xticks=sizes, xticklabels=sizes)
-    axes.minorticks_off()
+def draw_gaps(gaps: dict):
+    """Label -> (sizes, gap): who is ahead, in points, and where it turns."""
+    _, axes = plots.subplots(width=6.2, height=3.6)
+    for k, (label, (sizes, gap)) in enumerate(gaps.items()):
+        look = {"color": plots.SERIES[2:][k], "marker": plots.MARKERS[k]}
+        draw_band(axes, sizes, 100 * gap, **look)
+        axes.text(sizes[-1] * 1.12, 100 * gap[:, -1].mean(), label,
+                  color=look["color"], va="center")
+    plt.axhline(0, color=plots.INK, lw=1, marker="")
+    for up, text in ((0.97, "naive Bayes ahead"), (0.03, "logistic ahead")):
+        axes.text(0.99, up, text, transform=axes.transAxes, ha="right",
+                  va="top" if up > 0.5 else "bottom")
+    axes.set(xlabel="training rows", ylabel="difference, accuracy points")
 
 
 # --8<-- [end:drawing]
 
 
-def crossing(sizes, gap: np.ndarray) -> float:
-    """The size above which a mean difference (sizes,) stays negative, log-interpolated.
-
-    0 if it is negative throughout, infinity if it is not negative at the largest size.
-    """
-    ahead = np.flatnonzero(gap >= 0)
-    if not len(ahead):
-        return 0.0
-    k = int(ahead[-1])
-    if k == len(gap) - 1:
-        return float("inf")
-    return float(np.exp(np.interp(0, [-gap[k], -gap[k + 1]], np.log(sizes[k : k + 2]))))
-
-
-def train_by_vote(x, y, candidates: dict, *, folds: int = 5):
-    """Train the candidate with the best cross-validated accuracy on these rows alone."""
+# --8<-- [start:vote]
+def train_by_vote(x, y, fits: dict, *, folds: int = 5):
+    """Train the candidate that cross-validates best on these rows alone."""
     folds = min(folds, np.bincount(y).min())
     if folds < 2:
-        raise ValueError("expected two rows of each class or more, to leave one out")
-    cut = list(StratifiedKFold(folds, shuffle=True, random_state=0).split(x, y))
+        raise ValueError("expected two rows of each class, to leave one out")
+    cut = StratifiedKFold(folds, shuffle=True, random_state=0)
 
-    def right(train) -> int:
+    def right(fit) -> int:
         return sum(
-            (predict_proba(train(x[a], y[a]), x[b]).argmax(1) == y[b]).sum() for a, b in cut
-        )
+            (predict_proba(fit(x[a], y[a]), x[b]).argmax(1) == y[b]).sum()
+            for a, b in cut.split(x, y))
 
-    return max(candidates.values(), key=right)(x, y)
+    return max(fits.values(), key=right)(x, y)
+
+
+# --8<-- [end:vote]
 
 
 def rules() -> dict:
     """Rule of thumb -> function of (rows, features): the contender that it names."""
     return {
-        "always logistic": lambda n, d: "logistic",
-        "always naive Bayes": lambda n, d: "naive_bayes",
+        "logistic always": lambda n, d: "logistic",
+        "naive Bayes always": lambda n, d: "naive_bayes",
         "naive Bayes below 100 rows": lambda n, d: "naive_bayes" if n < 100 else "logistic",
-        "naive Bayes below 10 rows/feature": lambda n, d: (
-            "naive_bayes" if n < 10 * d else "logistic"
-        ),
-        "always logistic, C = 1": lambda n, d: "logistic_c1",
-        "always 1-nearest neighbour": lambda n, d: "nearest",
-        "5-fold cross-validation": lambda n, d: "voted",
+        "naive Bayes below 10 a feature": lambda n, d: (
+            "naive_bayes" if n < 10 * d else "logistic"),
+        "logistic with C = 1 always": lambda n, d: "logistic_c1",
+        "nearest neighbour always": lambda n, d: "nearest",
+        "cross-validation": lambda n, d: "vote",
     }
 
 
 def study(*, draws: int = 80, cells: dict | None = None) -> dict:
-    """All tables again with more draws, and what each rule of thumb costs."""
-    fixed = {k: f for k, f in trainers().items() if k != "gaussian_nb"}
+    """The four tables again with other draws, and what each rule of thumb costs."""
+    fixed = {name: fit for name, fit in trainers().items() if name != "gaussian_nb"}
     fixed["nearest"] = lambda x, y: KNeighborsClassifier(1).fit(x, y)
-    every = {**fixed, "voted": partial(train_by_vote, candidates=fixed)}
     result, cost = {}, {rule: {} for rule in rules()}
-    print("rows              NB    LR   C=1  1-NN  vote   NB - LR, points")
+    print(f"{'rows':>19}  NB    LR    C = 1 1-NN  vote   NB - LR, points")
     for table, (x, y, sizes) in (cells or tables()).items():
+        every = {**fixed, "vote": partial(train_by_vote, fits=fixed)}
         curves = learning_curve(x, y, every, sizes, draws=draws, seed=1)
-        mean = {name: curve.mean(0) for name, curve in curves.items()}
-        gap = interval(curves["naive_bayes"] - curves["logistic"])
-        result[table] = {}
-        for j, n in enumerate(sizes):
-            cell = {name: float(values[j]) for name, values in mean.items()}
-            best = max(cell[name] for name in fixed)
+        _, low, high = 100 * interval(curves["naive_bayes"] - curves["logistic"])
+        result[table] = {
+            f"n{n}": {name: float(curve[:, j].mean()) for name, curve in curves.items()}
+            for j, n in enumerate(sizes)
+        }
+        for j, (n, cell) in enumerate(zip(sizes, result[table].values())):
+            print(f"{table:14}{n:5}", *(f"{v:5.3f}" for v in cell.values()),
+                  f"  {low[j]:+5.1f} to {high[j]:+5.1f}")
             for rule, pick in rules().items():
-                cost[rule][f"{table} {n}"] = best - cell[pick(n, x.shape[1])]
-            low, high = 100 * gap[1:, j]
-            print(f"{table:14}{n:5}", *(f"{v:.3f}"[1:].rjust(5) for v in cell.values()),
-                  f"  {low:+5.1f} to {high:+5.1f}")
-            result[table][f"n{n}"] = cell
-    print("\nrule                                mean cost  worst cost, points")
-    for rule, costs in cost.items():
-        where = max(costs, key=costs.get)
-        mean_cost = 100 * float(np.mean(list(costs.values())))
-        print(f"{rule:36}{mean_cost:9.1f}{100 * costs[where]:12.1f}  {where}")
-    return result
+                best = max(cell[name] for name in fixed)
+                cost[rule][f"{table} {n}"] = 100 * (best - cell[pick(n, x.shape[1])])
+    return {**result, "cost": print_costs(cost)}
+
+
+def print_costs(cost: dict) -> dict:
+    """Print and return, for each rule, the points it loses on the mean and in its worst cell."""
+    print("\ncost of a rule, in points        mean  worst")
+    table = {}
+    for rule, cells in cost.items():
+        where = max(cells, key=cells.get)
+        mean, worst = float(np.mean(list(cells.values()))), cells[where]
+        print(f"{rule:31}{mean:6.1f}{worst:7.1f}  {where}")
+        table[rule.replace(" = ", "_").replace(" ", "_")] = {"mean": mean, "worst": worst}
+    return table

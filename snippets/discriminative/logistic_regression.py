@@ -33,7 +33,7 @@ def log_proba(model: Model, x: Array) -> Array:
     scores = x @ model.weights + model.bias  # (n, classes)
     if np.isnan(scores).any():
         raise ValueError("expected numbers, got NaN: fill in missing pixels")
-    # logsumexp takes the largest score out first, so exp cannot overflow.
+    # exp overflows from 710 on: logsumexp takes the largest score out first.
     return scores - logsumexp(scores, axis=1, keepdims=True)
 
 
@@ -57,6 +57,10 @@ def loss_and_gradient(model: Model, x: Array, y: Array, *, c: float) -> tuple:
     return penalty - log_p[own, y].mean(), Model(slope, error.mean(axis=0))
 
 
+# --8<-- [end:loss]
+
+
+# --8<-- [start:curvature]
 def steepest_curvature(x: Array, *, c: float) -> Array:
     """No weights make the loss curve more than this (Boehning, 1992)."""
     n, with_one = len(x), np.column_stack([x, np.ones(len(x))])
@@ -64,7 +68,7 @@ def steepest_curvature(x: Array, *, c: float) -> Array:
     return with_one.T @ with_one / (2 * n) + np.diag(penalty)
 
 
-# --8<-- [end:loss]
+# --8<-- [end:curvature]
 
 
 # --8<-- [start:train]
@@ -99,29 +103,27 @@ def train(x: Array, y: Array, *, c=10.0, flat=1e-6, steps=5000) -> Model:
 def draw_boundary(line: LogisticRegression, x, y, *, names, images, show):
     """Two classes by two features (n, 2): points, p(y|x), a few images."""
     _, axes = plots.subplots(height=4.2)
-    (left, low), (right, high) = x.min(0) - 0.04, x.max(0) + 0.04
-    sides = np.linspace(left, right, 30), np.linspace(low, high, 30)
-    grid = np.meshgrid(*sides)
-    p = line.predict_proba(np.stack(grid, axis=-1).reshape(-1, 2))[:, 1]
-    p = p.reshape(grid[0].shape)
-    blue, orange = plots.SERIES[:2]
-    depths = (blue, 0.3), (blue, 0.1), (orange, 0.1), (orange, 0.3)
-    tints = [to_rgba(*depth) for depth in depths]
-    axes.contourf(*grid, p, [0, 0.1, 0.5, 0.9, 1], colors=tints)
-    rows = axes.contour(*grid, p, [0.1, 0.5, 0.9], colors=plots.INK)
+    ranges = zip(x.min(axis=0) - 0.04, x.max(axis=0) + 0.04)
+    sides = [np.linspace(low, high, 30) for low, high in ranges]
+    grid = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2)
+    p = line.predict_proba(grid)[:, 1].reshape(30, 30)
+    depths = (0, 0.3), (0, 0.1), (1, 0.1), (1, 0.3)
+    tints = [to_rgba(plots.SERIES[k], depth) for k, depth in depths]
+    axes.contourf(*sides, p, [0, 0.1, 0.5, 0.9, 1], colors=tints)
+    rows = axes.contour(*sides, p, [0.1, 0.5, 0.9], colors=plots.INK)
     rows.set_linewidths([0.8, 2, 0.8])
-    ink = plots.ink_map()
     plt.clabel(rows, fmt=lambda level: f"p = {level:.1f}")
-    corners = (0.02, 0.93), (0.94, 0.03)
-    for k, colour in enumerate((blue, orange)):
-        axes.scatter(*x[y == k].T, s=14, c=colour, marker="os"[k], lw=0)
-        style = {"size": 20, "color": colour, "transform": axes.transAxes}
-        axes.text(*corners[k], names[k], **style)
+    for k, name in enumerate(names):
+        axes.scatter(*x[y == k].T, s=14, marker="os"[k], lw=0)
+        corner = {"x": 0.02 + 0.92 * k, "y": 0.92 - 0.89 * k, "size": 20}
+        colour = {"color": plots.SERIES[k], "transform": axes.transAxes}
+        axes.text(s=name, **corner, **colour)
     for k, shift in show.items():
-        digit = OffsetImage(images[k].reshape(8, 8), zoom=5, cmap=ink)
-        where = {"xybox": shift, "boxcoords": "offset points", "pad": 0.1}
-        line = {"arrowprops": {"arrowstyle": "-"}}
-        axes.add_artist(AnnotationBbox(digit, x[k], **where, **line))
+        digit = OffsetImage(images[k].reshape(8, 8), cmap=plots.ink_map())
+        digit.set_zoom(5)
+        style = {"pad": 0.1, "arrowprops": {"arrowstyle": "-"}}
+        where = {"xybox": shift, "boxcoords": "offset points"}
+        axes.add_artist(AnnotationBbox(digit, x[k], **where, **style))
     return axes
 
 
@@ -129,14 +131,14 @@ def draw_boundary(line: LogisticRegression, x, y, *, names, images, show):
 
 
 # --8<-- [start:draw_answers]
-def draw_answers(x: Array, words: list[str], *, axes=None):
+def draw_answers(x: Array, words: list[str], *, axes=None) -> None:
     """A row of images with a few lines of words under each."""
-    figure = plots.draw_digits(x, columns=len(x), axes=axes)
-    axes = axes or figure.axes[0]
+    if axes is None:
+        _, axes = plots.subplots(height=1.4)
+    plots.draw_digits(x, columns=len(x), axes=axes)
     for k, text in enumerate(words):
         axes.text(9 * k + 3.5, 9, text, ha="center", va="top", size=9)
     axes.set_ylim(9 + 2.6 * (1 + words[0].count("\n")), -0.5)
-    return figure
 
 
 # --8<-- [end:draw_answers]

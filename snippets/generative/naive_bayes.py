@@ -150,10 +150,15 @@ def contenders(split) -> dict:
     def lda(shrinkage):
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
 
+    def tied(model):  # one variance per pixel, the same for every class
+        return model._replace(variance=np.tile(model.prior @ model.variance, (10, 1)))
+
     floors, ridges = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (1e-3, 3e-3, 1e-2, 3e-2)
+    fitted = [train(x, y, floor=floor) for floor in floors]
     return {
         "nb_library_floor": library(lambda v: GaussianNB(var_smoothing=v), 1e-9),
-        "naive_bayes": [partial(predict_proba, train(x, y, floor=f)) for f in floors],
+        "naive_bayes": [partial(predict_proba, model) for model in fitted],
+        "nb_tied_variances": [partial(predict_proba, tied(model)) for model in fitted],
         "lda": library(lda, 1e-3, 1e-2, 1e-1),
         "full_gaussian": [partial(full_proba, split, r) for r in ridges],
         "logistic": library(lambda c: LogisticRegression(C=c, max_iter=5000), 1, 10, 100),
@@ -215,12 +220,12 @@ def study(*, seeds: int = 5, images: int = 360) -> dict:
         runs.append({name: f(split, x, y, seed=seed) for name, f in compare.items()})
     means: dict = {}
     for table, rows in runs[0].items():
-        print(f"{table:<18}" + "".join(f"{name:>16}" for name in next(iter(rows.values()))))
+        print(f"{table:<20}" + "".join(f"{name:>16}" for name in next(iter(rows.values()))))
         for row, cells in rows.items():
             values = np.array([list(run[table][row].values()) for run in runs])
-            mean, spread = values.mean(axis=0), values.std(axis=0)
+            mean, spread = values.mean(axis=0), values.std(axis=0, ddof=min(1, seeds - 1))
             line = "".join(f"{m:>8.3f} ± {s:.3f}" for m, s in zip(mean, spread))
-            print(f"{row.replace('_', ' '):<18}{line}")
+            print(f"{row.replace('_', ' '):<20}{line}")
             record = dict(zip(cells, mean.tolist())) | {
                 f"{key}_spread": float(s) for key, s in zip(cells, spread)
             }
