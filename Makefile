@@ -4,7 +4,7 @@ BIN := .venv/bin
 ADDRESS ?= 127.0.0.1:8000
 export OMP_NUM_THREADS := 1
 # Material prints a notice about MkDocs 2 on each start; it is pinned below 2 here.
-export DISABLE_MKDOCS_2_WARNING := true
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: site test install build check record studies format clean help
 

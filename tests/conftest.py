@@ -14,8 +14,13 @@ from snippets.site import ROOT
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Without these Chromium asks its makers' hosts for updates on each start.
 CHROMIUM_ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 
 
@@ -32,9 +37,13 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("browser"):
             if os.environ.get("CI"):
-                item.add_marker(pytest.mark.xfail(reason="no Chromium in CI", run=False, strict=True))
+                item.add_marker(
+                    pytest.mark.xfail(reason="no Chromium in CI", run=False, strict=True)
+                )
             else:
-                item.add_marker(pytest.mark.skip(reason="no Chromium found: install it, or set CHROMIUM"))
+                item.add_marker(
+                    pytest.mark.skip(reason="no Chromium found: install it, or set CHROMIUM")
+                )
 
 
 @pytest.fixture(scope="session")

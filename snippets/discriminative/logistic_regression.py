@@ -150,8 +150,8 @@ def contenders(x: Array, y: Array) -> dict:
     def most_common(new):
         return np.tile(np.bincount(y) / len(y), (len(new), 1))
 
-    def neighbours(new, *, extra):  # `extra` votes for each class: no probability is zero
-        nearest = NearestNeighbors(n_neighbors=3).fit(x).kneighbors(new)[1]
+    def neighbours(new, *, k, extra):  # `extra` votes for each class: no probability is zero
+        nearest = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(new)[1]
         votes = np.eye(y.max() + 1)[y[nearest]].sum(axis=1) + extra
         return votes / votes.sum(axis=1, keepdims=True)
 
@@ -162,11 +162,13 @@ def contenders(x: Array, y: Array) -> dict:
     def logistic(new, *, c):
         return predict_proba(train(x, y, c=c, flat=1e-5), new)
 
+    grid = [(k, extra) for k in (1, 3, 5) for extra in (0.01, 0.03, 0.1)]
+    bends = [(c, gamma) for c in (1, 10) for gamma in (0.06, 0.13, 0.26)]
     return {
         "most common class": [most_common],
         "logistic regression": [partial(logistic, c=c) for c in (1, 3, 10, 30)],
-        "nearest neighbours": [partial(neighbours, extra=e) for e in (0.01, 0.03, 0.1)],
-        "calibrated SVM": [partial(svm, c=10, gamma=g) for g in (0.06, 0.13, 0.26)],
+        "nearest neighbours": [partial(neighbours, k=k, extra=extra) for k, extra in grid],
+        "calibrated SVM": [partial(svm, c=c, gamma=gamma) for c, gamma in bends],
     }
 
 

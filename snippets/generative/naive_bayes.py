@@ -38,7 +38,7 @@ def train(x: Array, y: Array, *, floor: float = 0.01) -> NaiveBayes:
         raise ValueError("expected ink in [0, 1] in every pixel")
     seen = np.unique(y)
     if y.shape != (len(x),) or (seen != np.arange(len(seen))).any():
-        raise ValueError("expected one label per image, 0, 1, ... none unused")
+        raise ValueError("expected a label per image, 0, 1, ... none unused")
     groups = [x[y == label] for label in seen]
     return NaiveBayes(
         prior=np.array([len(group) / len(x) for group in groups]),
@@ -56,7 +56,8 @@ def evidence(model: NaiveBayes, x, missing=None) -> Array:
     A hidden pixel integrates to one, so it says log 1 = 0; NaN is fine there.
     """
     x = digits.check_images(x, pixels=model.mean.shape[1])
-    hidden = np.asarray(np.zeros(x.shape, bool) if missing is None else missing)
+    missing = np.zeros(x.shape, bool) if missing is None else missing
+    hidden = np.asarray(missing)
     if hidden.shape != x.shape or hidden.dtype != bool:
         raise ValueError(f"expected missing to be bool, shape {x.shape}")
     if not (((x >= 0) & (x <= 1)) | hidden).all():

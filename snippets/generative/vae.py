@@ -3,7 +3,6 @@
 # --8<-- [start:imports]
 from math import lgamma
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy.special import logsumexp, softmax
@@ -15,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from snippets.shared import digits, plots
+from snippets.shared import digits
 
 Array = np.ndarray
 # --8<-- [end:imports]
@@ -106,7 +105,7 @@ def train(
 
 
 # --8<-- [end:train]
-# --8<-- [start:check]
+# --8<-- [start:verbs]
 def as_pixels(x: Array) -> Tensor:
     x = digits.check_images(x)
     if not ((x >= 0) & (x <= 1)).all():
@@ -114,8 +113,6 @@ def as_pixels(x: Array) -> Tensor:
     return torch.tensor(x, dtype=torch.float32)
 
 
-# --8<-- [end:check]
-# --8<-- [start:verbs]
 @torch.no_grad()
 def encode(model: VAE, x: Array) -> Array:
     """The mean codes of images (n, 64): an array (n, size)."""
@@ -156,8 +153,8 @@ def log_weights(model: VAE, x: Array, *, samples: int, seed: int) -> Array:
     for _ in range(samples):
         noise = torch.randn(mu.shape, generator=random)
         z = draw_code(mu, log_var, noise)  # (n, size)
-        prior = (noise**2 + log_var - z**2).sum(dim=1) / 2  # log p(z) / q(z|x)
-        rows.append(log_likelihood(x, model.decoder(z)).sum(dim=1) + prior)
+        code = (noise**2 + log_var - z**2).sum(dim=1) / 2  # log p(z)/q(z|x)
+        rows.append(log_likelihood(x, model.decoder(z)).sum(dim=1) + code)
     return torch.stack(rows).double().numpy()
 
 
@@ -175,6 +172,12 @@ def log_prob(model: VAE, x: Array, *, samples=100, seed=0) -> Array:
     """
     weights = log_weights(model, x, samples=samples, seed=seed)
     return logsumexp(weights, axis=0) - np.log(samples)
+
+
+@torch.no_grad()
+def kl_per_number(model: VAE, x: Array) -> Array:
+    """What each number of the code says about images, in nats: (size,)."""
+    return kl_to_prior(*model.posterior(as_pixels(x))).mean(dim=0).double().numpy()
 
 
 # --8<-- [end:bounds]
@@ -215,7 +218,96 @@ def histogram_log_prob(groups: list[Array], x: Array) -> Array:
 def forest_auc(fake: Array, real: Array) -> float:
     """How well a random forest tells unseen fakes from real images: 0.5 is not at all."""
     x, y = np.vstack([fake, real]), np.repeat([0, 1], [len(fake), len(real)])
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
     forest = RandomForestClassifier(100, random_state=0)
     says = cross_val_predict(forest, x, y, cv=folds, method="predict_proba")
     return float(roc_auc_score(y, says[:, 1]))
+
+
+def bits(log_p: Array) -> float:
+    """Mean bits per pixel of images whose log p(x), (n,), is given in nats."""
+    return float(-np.mean(log_p) / 64 / np.log(2))
+
+
+def score(model: VAE, x: Array, new: Array) -> dict:
+    """Both bounds in bits per pixel, the error beside PCA's, and how many numbers are in use."""
+    pca = PCA(model.size).fit(x)
+    return {
+        "elbo": bits(elbo(model, new)),
+        "iwae": bits(log_prob(model, new)),
+        "mse": np.mean((reconstruct(model, new) - new) ** 2),
+        "pca": np.mean((pca.inverse_transform(pca.transform(new)) - new) ** 2),
+        "used": (kl_per_number(model, new) > 0.05).sum(),
+    }
+
+
+def sampled(model: VAE, classes: list[Array], new: Array) -> dict:
+    """Forest AUC for each kind of sample, as many as new images; two kinds need no network."""
+    random, n = np.random.default_rng(0), len(new) // 10
+
+    def mixtures(groups, ridge):
+        fits = [GaussianMixture(4, reg_covar=ridge, random_state=0).fit(x) for x in groups]
+        return np.vstack([fit.sample(n)[0] for fit in fits])
+
+    prior = decode(model, random.standard_normal((10 * n, model.size)))
+    mixture = decode(model, mixtures([encode(model, x) for x in classes], 0.01))
+    kinds = {
+        "prior_mean": prior,
+        "prior_drawn": random.binomial(16, prior) / 16,
+        "mixture_mean": mixture,
+        "mixture_drawn": random.binomial(16, mixture) / 16,
+        "pixel_mixture": mixtures(classes, 0.005).clip(0, 1),
+        "copies": np.vstack([x[:n] for x in classes]),
+    }
+    return {kind: forest_auc(np.round(16 * x) / 16, new) for kind, x in kinds.items()}
+
+
+VARIANTS = {
+    "size_2": {"size": 2},
+    "size_8": {},
+    "size_16": {"size": 16},
+    "no_warm_up": {"warm_up": 0},
+    "beta_4": {"beta": 4.0, "warm_up": 0},
+    "beta_4_slow": {"beta": 4.0, "warm_up": 1000},
+    "beta_4_free": {"beta": 4.0, "warm_up": 0, "free": 1.0},
+}
+
+
+def study(*, seeds: int = 5, steps: int = 1500) -> dict:
+    """Variants, baselines and ways to sample; each seed is a split and a training run."""
+    runs: dict[str, list[dict]] = {}
+    for seed in range(seeds):
+        x, y, new, _ = digits.load_split(seed=seed)
+        classes = [x[y == label] for label in range(10)]
+        found = {name: bits(histogram_log_prob(groups, new))
+                 for name, groups in (("histogram", [x]), ("naive_bayes", classes))}  # fmt: skip
+        runs.setdefault("baselines", []).append({"uniform": np.log2(17), **found})
+        for name, settings in VARIANTS.items():
+            model = train(x, steps=steps, seed=seed, **settings)
+            runs.setdefault(name, []).append(score(model, x, new))
+            if name == "size_8":
+                runs.setdefault("samples", []).append(sampled(model, classes, new))
+    return report(runs)
+
+
+def report(runs: dict[str, list[dict]]) -> dict:
+    """Print mean ± standard deviation over seeds; return both, by row and column."""
+    table = {name: {} for name in runs}
+    for name, rows in runs.items():
+        for key in rows[0]:
+            values = [row[key] for row in rows]
+            table[name][key] = float(np.mean(values))
+            table[name][f"{key}_sd"] = float(np.std(values, ddof=min(1, len(rows) - 1)))
+    shown = "elbo", "iwae", "mse", "pca"
+    print("              bits per pixel               squared error                  in")
+    print("              ELBO          IWAE-100       VAE            PCA             use")
+    for name in VARIANTS:
+        cells = (f"{table[name][k]:.{d}f} ± {table[name][k + '_sd']:.{d}f}"
+                 for k, d in zip(shown, (2, 2, 4, 4)))  # fmt: skip
+        print(f"{name.replace('_', ' '):<14}" + "  ".join(cells) + f"{table[name]['used']:>5.1f}")
+    for title, part in (("bits per pixel", "baselines"), ("forest AUC", "samples")):
+        print(f"\n{title}")
+        for key in runs[part][0]:
+            mean, sd = table[part][key], table[part][f"{key}_sd"]
+            print(f"{key.replace('_', ' '):<14}{mean:.2f} ± {sd:.2f}")
+    return table

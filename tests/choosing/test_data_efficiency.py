@@ -364,11 +364,10 @@ def test_the_study_costs_a_rule_what_the_best_contender_gains(capsys):
     x, y, _ = de.tables()["iris"]
     result = de.study(draws=2, cells={"iris": (x, y, (12, 30))})
     cell = result["iris"]["n12"]
-    fixed = [v for k, v in cell.items() if k != "vote"]
+    fixed = ("naive_bayes", "logistic", "logistic_c1", "nearest")
     table = result["cost"]["logistic_always"]
-    regrets = [100 * (max(v for k, v in c.items() if k != "vote") - c["logistic"])
-               for c in result["iris"].values()]
-    assert len(fixed) == 4
+    regrets = [100 * (max(c[k] for k in fixed) - c["logistic"]) for c in result["iris"].values()]
+    assert {*cell} == {*fixed, "vote", "separable"}
     assert table == pytest.approx({"mean": np.mean(regrets), "worst": max(regrets)})
     assert "iris" in capsys.readouterr().out
 
@@ -385,6 +384,13 @@ def test_the_gaps_on_real_tables(name, n, low, high):
     mean, below, above = 100 * de.interval(curves["naive_bayes"] - curves["logistic"])[:, 0]
     assert low < mean < high
     assert below > 0 or above < 0
+
+
+def test_a_note_says_whether_every_training_row_came_out_right():
+    perfect = []
+    for gap in (50, 0.1):
+        de.train_and_note(*de.world(60, 0, features=2, gap=gap), perfect=perfect)
+    assert perfect == [True, False]
 
 
 # ---------------------------------------------------------------- bad input

@@ -184,7 +184,7 @@ def test_bad_training_data_is_named():
 
 def test_smoothed_votes_are_counts():
     x = np.array([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
-    votes = contenders(x, np.array([0, 0, 1, 1, 1, 1]))["nearest neighbours"][0]
+    votes = contenders(x, np.array([0, 0, 1, 1, 1, 1]))["nearest neighbours"][3]  # k = 3
     np.testing.assert_allclose(votes(np.array([[0.0]])), [[2.01 / 3.02, 1.01 / 3.02]])
 
 

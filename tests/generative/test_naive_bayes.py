@@ -1,12 +1,16 @@
 """Naive Bayes: equal to scikit-learn, and everything that Bayes' rule promises."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.special import softmax
+from scipy.stats import multivariate_normal, norm
 from sklearn.naive_bayes import GaussianNB
 
+from snippets.generative import naive_bayes
 from snippets.generative.naive_bayes import (
     NaiveBayes,
     conditional_fill,
@@ -261,6 +265,19 @@ def test_correlation_below_looks_down_not_sideways():
 # ---------------------------------------------------------------- the baselines
 
 
+def test_full_gaussian_is_bayes_rule_on_scipys_densities(split):
+    x, missing = split.x_test[:20], np.random.default_rng(0).random((20, 64)) < 0.5
+    joint = np.zeros((20, 10))
+    for label in range(10):
+        group = split.x_train[split.y_train == label]
+        mean, cov = group.mean(axis=0), np.cov(group.T) + 0.01 * np.eye(64)
+        for row, seen in enumerate(~missing):
+            density = multivariate_normal(mean[seen], cov[np.ix_(seen, seen)])
+            joint[row, label] = density.logpdf(x[row, seen]) + np.log(len(group))
+    expected = softmax(joint, axis=1)
+    np.testing.assert_allclose(full_proba(split, 0.01, x, missing), expected, atol=1e-8)
+
+
 def test_full_gaussian_without_correlations_is_naive_bayes(split):
     """A ridge so large that only the diagonal counts leaves the two in step."""
     x, missing = split.x_test[:40], np.random.default_rng(0).random((40, 64)) < 0.5
@@ -282,6 +299,22 @@ def test_conditional_fill_equals_regression(split):
     np.testing.assert_array_equal(filled[~missing], x[~missing])
 
 
+def test_settings_are_chosen_on_images_not_trained_on(split, monkeypatch):
+    """A candidate that knows its training images by heart must not be chosen."""
+
+    def contenders(part):
+        known = {image.tobytes(): label for image, label in zip(part.x_train, part.y_train)}
+
+        def parrot(x):
+            return np.eye(10)[[known.get(image.tobytes(), 0) for image in x]]
+
+        return {"one": [parrot, partial(predict_proba, train(part.x_train, part.y_train))]}
+
+    monkeypatch.setattr(naive_bayes, "contenders", contenders)
+    result = naive_bayes.compare_whole(split, split.x_test, split.y_test, seed=0)
+    assert result["one"]["accuracy"] > 0.88
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -293,7 +326,7 @@ def test_conditional_fill_equals_regression(split):
         (np.full((2, 3), np.nan), [0, 1], r"ink in \[0, 1\]"),
         (np.zeros((2, 3)), [0, 2], "none unused"),
         (np.zeros((2, 3)), [1, 2], "none unused"),
-        (np.zeros((3, 3)), [0, 1], "one label per image"),
+        (np.zeros((3, 3)), [0, 1], "a label per image"),
     ],
 )
 def test_train_says_what_is_wrong(x, y, message):

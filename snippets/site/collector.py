@@ -1,0 +1,185 @@
+"""pytest plugin: every page is a test file, every Python block of it a test.
+
+`pytest docs/generative/vae.md` runs that page as a reader would: one fresh interpreter, all blocks
+in order. What a block prints is compared with what was recorded, numbers with a tolerance.
+"""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from pytest_codeblocks.main import extract_from_buffer
+from pytest_codeblocks.plugin import MarkdownFile, TestBlock
+
+from snippets.site import ROOT
+from snippets.site.compare import difference
+from snippets.site.execute import PageRun, run_page
+from snippets.site.numbers import NUMBER, look_up
+from snippets.site.page import Block, Page, page_files, read_page
+from snippets.site.problems import PageError, Problem
+
+
+def pytest_collect_file(file_path: Path, parent):
+    """Collect the Markdown pages under docs/."""
+    if file_path.suffix == ".md" and (ROOT / "docs") in file_path.parents:
+        return PageFile.from_parent(parent, path=file_path)
+    return None
+
+
+def expanded(page: Page) -> str:
+    """The page's fences as pytest-codeblocks reads them: quotes expanded, no indentation."""
+    parts = []
+    for fence in page.fences:
+        marks = "`" * max(4, len(fence.marks))
+        # Lines stay on their numbers' order; the map to the page is ours, not pytest-codeblocks'.
+        parts.append(f"{marks}{fence.info}\n" + "".join(f"{n.text}\n" for n in fence.lines) + marks)
+    return "\n\n".join(parts) + "\n"
+
+
+class PageFile(MarkdownFile):
+    """One page; its blocks share one interpreter, started when the first of them is asked for."""
+
+    _run: PageRun | PageError | None = None
+
+    def collect(self):
+        page = read_page(self.path, ROOT)
+        blocks = [
+            b for b in extract_from_buffer(io.StringIO(expanded(page))) if b.syntax == "python"
+        ]
+        for problem in page.problems:
+            yield PageProblem.from_parent(self, name=f"line {problem.line}", problem=problem)
+        if page.problems:
+            return
+        same = [_bare(b.code) for b in blocks] == [_bare(b.code) for b in page.blocks]
+        if not same:
+            problem = Problem(
+                page.file,
+                0,
+                f"pytest-codeblocks sees {len(blocks)} Python blocks, the site {len(page.blocks)}",
+                "write each as a plain ```python fence",
+            )
+            yield PageProblem.from_parent(self, name="blocks", problem=problem)
+            return
+        self.page = page
+        for block, ours in zip(blocks, page.blocks):
+            item = BlockItem.from_parent(self, name=f"line {ours.line}", obj=block)
+            item.block = ours
+            item.add_marker(pytest.mark.page)
+            yield item
+
+    def run(self) -> PageRun:
+        """Run the page once; a page that cannot run fails each of its blocks the same way."""
+        if self._run is None:
+            try:
+                self._run = run_page(self.page)
+            except PageError as error:
+                self._run = error
+        if isinstance(self._run, PageError):
+            raise self._run
+        return self._run
+
+
+def _bare(code: str) -> list[str]:
+    return [line for line in code.splitlines() if line.strip()]
+
+
+class Failure(Exception):
+    """A failed block, said in full: one line with the place, then the traceback if any."""
+
+
+class BlockItem(TestBlock):
+    """One block: it ran to its end, and printed, drew and measured what was recorded."""
+
+    block: Block
+
+    def runtest(self):
+        page, block = self.parent.page, self.block
+        results = self.parent.run().results
+        if block.index >= len(results):
+            raise Failure(f"{page.file}:{block.line}: not reached, an earlier block failed")
+        result = results[block.index]
+        if result.error:
+            module = result.error["module"]
+            at = f" (in {module[0]}:{module[1]})" if module else ""
+            raise Failure(
+                f"{result.error['file']}:{result.error['line']}: "
+                f"{result.error['summary']}{at}\n{result.error['traceback']}"
+            )
+        for why in self._differences(page, block, result):
+            raise Failure(why)
+
+    def _differences(self, page: Page, block: Block, result):
+        again = f"if it is right, run `python -m snippets record --force {page.key}`"
+        if block.output or result.printed:
+            path = block.output or f"docs/outputs/{page.key}/NAME.txt"
+            recorded = (page.root / path).read_text(encoding="utf-8") if block.output else ""
+            if why := difference(recorded, result.printed, tolerance=block.tolerance):
+                yield f"{page.file}:{block.line}: not what {path} says, {why}; {again}"
+        if len(result.figures) != len(block.figures):
+            yield (
+                f"{page.file}:{block.line}: shows {len(result.figures)} figures, the page quotes "
+                f"{len(block.figures)}; quote one .svg for each plt.show()"
+            )
+        for figure, name in zip(block.figures, result.figures):
+            old = (page.root / figure.path).read_text(encoding="utf-8")
+            if _labels(old) != _labels(self.parent.run().drawn[name]):
+                yield f"{page.file}:{figure.line}: {figure.path} has other labels now; {again}"
+        yield from self._metric_differences(page, block, result, again)
+
+    def _metric_differences(self, page: Page, block: Block, result, again: str):
+        for match, file, line in uses(page.root).get(page.key, []):
+            head = match["name"].split(".")[0]
+            if head in result.metrics:
+                old, new = look_up(page.key, match["name"], page.root), result.metrics[head]
+                for key in match["name"].split(".")[1:]:
+                    new = new[key] if isinstance(new, dict) else new[int(key)]
+                spec = match["spec"] or ""
+                why = difference(format(old, spec), format(new, spec), tolerance=block.tolerance)
+                if why:
+                    yield (
+                        f"{page.file}:{block.line}: metric {match['name']} (shown at "
+                        f"{file}:{line}): {why}; {again}"
+                    )
+
+    def repr_failure(self, excinfo):
+        if isinstance(excinfo.value, (Failure, PageError)):
+            return str(excinfo.value)
+        return pytest.Item.repr_failure(self, excinfo)
+
+    def reportinfo(self):
+        return self.path, self.block.line - 1, f"{self.parent.page.key}, line {self.block.line}"
+
+
+class PageProblem(pytest.Item):
+    """A page that cannot even be read: one failing test for each reason."""
+
+    def __init__(self, *, problem: Problem, **options):
+        super().__init__(**options)
+        self.problem = problem
+
+    def runtest(self):
+        raise Failure(str(self.problem))
+
+    def repr_failure(self, excinfo):
+        return str(excinfo.value)
+
+    def reportinfo(self):
+        return self.path, self.problem.line, self.name
+
+
+def _labels(svg: str) -> list[str]:
+    """The words of a figure; its numbers may move a little on another processor."""
+    texts = re.findall(r"<text[^>]*>(.*?)</text>", svg, re.S)
+    return [t for t in texts if not re.fullmatch(r"[\s\d.,+\-−%e]*", t)]
+
+
+def uses(root: Path) -> dict[str, list]:
+    """Page key → every `{{page.metric}}` that any page shows, with file and line."""
+    found: dict[str, list] = {}
+    for path in page_files(root):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for match in NUMBER.finditer(line):
+                place = (match, path.relative_to(root).as_posix(), number)
+                found.setdefault(match["page"], []).append(place)
+    return found

@@ -1,0 +1,76 @@
+"""A tiny but complete site in a temporary folder, on the real machinery: one lesson, its twins."""
+
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from snippets.site import ROOT
+from snippets.site.generate import texts
+from snippets.site.notebook import to_notebook
+from snippets.site.page import read_page
+from snippets.site.record import record, write
+
+SMALL = Path(__file__).parent / "small_site"
+
+
+class Site:
+    """A small repository on disk; `write` and `replace` make one mistake at a time."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    @classmethod
+    def create(cls, root: Path) -> "Site":
+        """Copy the small site and record its one lesson."""
+        for path in sorted(SMALL.rglob("*.*")):
+            # Stored with a suffix of its own, so that nothing takes these for the real thing.
+            target = root / path.relative_to(SMALL).with_suffix("")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        for name in ("site", "shared"):
+            (root / "snippets" / name).symlink_to(ROOT / "snippets" / name)
+        site = cls(root)
+        record(site.page())
+        for path, text in texts(root).items():
+            write(root / path, text)
+        write(site.page().outputs / "notebook.ipynb", to_notebook(site.page()))
+        return site
+
+    def read(self, path: str) -> str:
+        return (self.root / path).read_text(encoding="utf-8")
+
+    def write(self, path: str, text: str) -> Path:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text), encoding="utf-8")
+        return file
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        text = self.read(path)
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+        (self.root / path).write_text(text.replace(old, new), encoding="utf-8")
+
+    def line_of(self, path: str, needle: str) -> int:
+        lines = self.read(path).splitlines()
+        found = [n for n, line in enumerate(lines, 1) if needle in line]
+        assert len(found) == 1, f"{needle!r} stands on lines {found} of {path}"
+        return found[0]
+
+    def page(self, name: str = "discriminative/line"):
+        return read_page(self.root / "docs" / f"{name}.md", self.root)
+
+
+@pytest.fixture(scope="session")
+def recorded_site(tmp_path_factory) -> Path:
+    """The small site, recorded once; tests work on copies."""
+    return Site.create(tmp_path_factory.mktemp("small") / "repo").root
+
+
+@pytest.fixture
+def site(recorded_site, tmp_path) -> Site:
+    """A fresh copy of the recorded small site, free to be broken."""
+    root = tmp_path / "repo"
+    shutil.copytree(recorded_site, root, symlinks=True)
+    return Site(root)

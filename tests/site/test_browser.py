@@ -1,0 +1,102 @@
+"""Every page, as a reader sees it: light and dark, on a phone, a tablet and a desk."""
+
+from collections import Counter
+
+import pytest
+from browsing import (
+    EACH_WORD_OF_CODE,
+    SCHEMES,
+    WIDTHS,
+    check_axe,
+    check_looks,
+    checks,
+    entries,
+    lessons,
+    reader,
+    settle,
+    told,
+)
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+PAGES = pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.key)
+
+
+@pytest.fixture(scope="session")
+def tally():
+    """Axe violations by page, scheme and width; printed at the end (`pytest -s` shows it)."""
+    counted: dict[tuple[str, str, int], Counter] = {}
+    yield counted
+    visits = [(scheme, width) for scheme in SCHEMES for width in WIDTHS]
+    pages = list(dict.fromkeys(page for page, _, _ in counted))
+    print("\n\naxe violations, WCAG 2.2 AA and chosen best practices")
+    print(f"{'page':44}" + "".join(f"{f'{s} {w}':>12}" for s, w in visits))
+    for page in pages:
+        sums = [counted.get((page, *visit)) for visit in visits]
+        print(f"{page:44}" + "".join(f"{'-' if c is None else c.total():>12}" for c in sums))
+    rules = sum(counted.values(), Counter())
+    print(
+        f"{len(pages)} pages, {len(counted)} visits, {rules.total()} violations {dict(rules) or ''}"
+    )
+
+
+def test_nav_names_every_page_of_the_site(built_site):
+    built = {p.relative_to(built_site).as_posix() for p in built_site.rglob("*.html")}
+    assert {entry.address for entry in entries()} == built - {"404.html"}
+
+
+@PAGES
+def test_page_is_in_order(entry, browser, site_address, tally):
+    """No noise, no strange host, no overflow, no shift, no violation, everything legible."""
+    problems = {}
+    for scheme in SCHEMES:
+        with reader(browser, site_address, scheme=scheme) as (page, log):
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                page.goto(site_address + entry.address)
+                settle(page)
+                lines = check_looks(page)
+                violations, rules = check_axe(page, words=width == EACH_WORD_OF_CODE)
+                tally[entry.key, scheme, width] = rules
+                problems[f"{scheme} {width}"] = log.take() + lines + violations
+    told(entry.source, problems)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(("width", "state"), [(390, "drawer"), (390, "search"), (1440, "search")])
+def test_opened_parts_are_in_order(width, state, scheme, browser, site_address):
+    """The drawer of small windows, and the search dialog with results."""
+    with reader(browser, site_address, scheme=scheme, width=width) as (page, log):
+        page.goto(site_address + lessons()[0].address)
+        if state == "drawer":
+            page.locator("label[for=__drawer].md-header__button").click()
+            page.wait_for_function("document.querySelector('#__drawer').checked")
+        else:
+            page.keyboard.press("/")
+            page.locator(".md-search__input").fill("model")
+            page.locator(".md-search-result__item a").first.wait_for()
+        settle(page)
+        problems = {f"{scheme} {width}": [*log.take(), *check_axe(page)[0]]}
+    told(f"{state} open", problems)
+
+
+@PAGES
+def test_keyboard_reaches_everything(entry, browser, site_address):
+    """Tab, from the top: all that can be used is reached once, in sight, and then one is out."""
+    with reader(browser, site_address) as (page, _):
+        page.goto(site_address + entry.address)
+        settle(page)
+        handle = checks(page)
+        handle.evaluate("c => c.watchFocus()")
+        for _ in range(40):
+            for _ in range(20):
+                page.keyboard.press("Tab")
+            if handle.evaluate("c => c.order.some(e => e.again)") or page.evaluate(
+                "document.activeElement === document.body"
+            ):
+                break
+        else:
+            pytest.fail("800 Tabs do not lead through the page")
+        first = handle.evaluate("c => c.order[0].words")
+        lines = handle.evaluate("c => [...c.missed(), ...c.unseen()]")
+    assert "Skip to content" in first
+    assert not lines, "\n".join(dict.fromkeys(lines))
