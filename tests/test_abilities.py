@@ -16,7 +16,7 @@ ABILITIES = [(model, ability) for model in BUILT for ability in model.can]
 
 @pytest.fixture(scope="module")
 def trained():
-    """Key → a model trained on 200 digits, a few steps where it takes steps; made when asked for."""
+    """Key → its module and a model trained on 200 digits, made when asked for."""
     split, made = load_split(), {}
 
     def get(key: str):

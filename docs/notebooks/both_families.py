@@ -93,7 +93,7 @@ show("The test digits that the boundary gets wrong, in the order printed.")
 # <details class="success" markdown="1">
 # <summary>Expected answer</summary>
 #
-# It is enough to look at the few pixels where 4 and 9 differ. [Logistic regression](../discriminative/logistic_regression.md) does exactly that: it weighs pixels for and against each digit and models $p(y\mid x)$, the probability of a label for a given image. How the image came about does not interest it. The family is called **discriminative**.
+# It is enough to look at the few pixels where 4 and 9 differ. [Logistic regression](../discriminative/logistic_regression.md) does exactly that: it weighs pixels for and against each digit, and models how probable each label is for a given image. How the image came about does not interest it. The family is called **discriminative**.
 #
 # </details>
 
@@ -139,7 +139,7 @@ show("The mean image of each digit, 0 to 9: blurred, but readable.")
 # <details class="success" markdown="1">
 # <summary>Expected answer</summary>
 #
-# Yes, by Bayes' rule: $p(y\mid x)$ is proportional to $p(x\mid y)\,p(y)$. This is [naive Bayes](../generative/naive_bayes.md), of the **generative** family. "Naive" is that every pixel counts as a witness of its own, although neighbours say nearly the same. Here that costs accuracy: the boundary, which learned nothing but the question, answers the question better. Training was counting and averaging.
+# Yes, by Bayes' rule: a label is the more probable, the better it explains the image and the more common it is. This is [naive Bayes](../generative/naive_bayes.md), of the **generative** family. "Naive" is that every pixel counts as a witness of its own, although neighbours say nearly the same. Here that costs accuracy: the boundary, which learned nothing but the question, answers the question better. Training was counting and averaging.
 #
 # </details>
 
@@ -234,7 +234,7 @@ show("Ten digits with the lower half hidden, the helper's blurred guess of "
 # %% [markdown]
 # **Look.** The density simply does not count the hidden pixels. The boundary has a weight for each pixel and must be given a number: first the mean of all digits, then the guess of a helper that learned to predict the lower half from the upper.
 #
-# **Discuss.** What is missing in your own data, and why? If the lower half is hidden *because* it looks odd, which of these numbers still holds?
+# **Discuss.** What is missing in your own data, and why? If the lower half is hidden just because it looks odd, which of these numbers still holds?
 #
 # <details class="success" markdown="1">
 # <summary>Expected answer</summary>
@@ -272,7 +272,7 @@ for name, x in kinds.items():
     print(f"{name:17} {a:8.2f} {b:13.2f} {alarm[name]:19.1%}")
 
 # %% [markdown]
-# **Look.** The first two columns are $p(y\mid x)$ of the winning digit: how sure each model is of its *answer*. The last column uses $p(x)$, the density of the image itself: the share of images that are less probable than nearly every training digit (all but one in a hundred).
+# **Look.** The first two columns are the probability of the winning digit: how sure each model is of its answer. The last column uses the density of the image itself: the share of images that are less probable than nearly every training digit (all but one in a hundred).
 #
 # **Discuss.** Who in your field would see a nonsensical input first, and what would the system do until then? Which nonsense would be the double exposure of your data?
 #
@@ -336,13 +336,13 @@ show("Accuracy against the number of labelled images of each digit. Both "
 #
 # | Kind of model | What is learned | What it can do | Read next |
 # |:--|:--|:--|:--|
-# | Discriminative | the boundary, $p(y\mid x)$ | classify, predict | [Discriminative models](../discriminative/index.md) |
-# | Generative | the density, $p(x)$ or $p(x, y)$ | draw, score, fill in, and classify by Bayes' rule | [Generative models](../generative/index.md) |
+# | Discriminative | the boundary: labels, given the input | classify, predict | [Discriminative models](../discriminative/index.md) |
+# | Generative | the density: how the inputs themselves come about | draw, score, fill in, and classify by Bayes' rule | [Generative models](../generative/index.md) |
 # | Language models | the next piece of text, given the ones before | write, score and answer | [Language models](../language_models/index.md) |
 # | Foundation models | one large model, adapted to many tasks | what it is adapted to | [Foundation models](../foundation_models/index.md) |
 # | Self-supervised | features, from data without labels | make few labels go further | [Self-supervised learning](../self_supervised/index.md) |
 #
-# The first two rows are families: they differ in *what* is modelled. The others cut across them: most language models are generative, and a foundation model or a self-supervised one may be either.
+# The first two rows are families: they differ in what is modelled. The others cut across them: most language models are generative, and a foundation model or a self-supervised one may be either.
 #
 # **Discuss.** Does your problem need new examples, a warning about strange inputs, or answers with parts missing? If not, is there a reason not to start with the boundary? [Choosing](../choosing/index.md) asks these questions in order, and the [claim register](../choosing/claims.md) lists what is often said about the families, with a verdict for each.
 #

@@ -90,7 +90,7 @@ def train(
         torch.manual_seed(seed)
         model, history = VAE(size), []
         adam = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
-        pace = OneCycleLR(adam, rate, total_steps=steps, pct_start=0.05)
+        pace = OneCycleLR(adam, rate, total_steps=steps, pct_start=0.06)
         for step in range(1, steps + 1):
             some = x[torch.randint(len(x), (batch,))]  # (batch, 64)
             weight = beta * min(1.0, step / max(warm_up, 1))
@@ -108,8 +108,8 @@ def train(
 # --8<-- [start:verbs]
 def as_pixels(x: Array) -> Tensor:
     x = digits.check_images(x)
-    if not ((x >= 0) & (x <= 1)).all():
-        raise ValueError("expected pixels in [0, 1]: divide by 16, fill NaN")
+    if not (len(x) and ((x >= 0) & (x <= 1)).all()):
+        raise ValueError("expected images of pixels in [0, 1], none of them NaN")
     return torch.tensor(x, dtype=torch.float32)
 
 
@@ -177,7 +177,8 @@ def log_prob(model: VAE, x: Array, *, samples=100, seed=0) -> Array:
 @torch.no_grad()
 def kl_per_number(model: VAE, x: Array) -> Array:
     """What each number of the code says about images, in nats: (size,)."""
-    return kl_to_prior(*model.posterior(as_pixels(x))).mean(dim=0).double().numpy()
+    kl = kl_to_prior(*model.posterior(as_pixels(x)))
+    return kl.mean(dim=0).double().numpy()
 
 
 # --8<-- [end:bounds]

@@ -52,8 +52,10 @@ STYLE = {
 }
 
 
-def subplots(rows: int = 1, columns: int = 1, *, width: float = 5.4, height: float = 3.2, **options):
-    """`plt.subplots` in the site's style; width and height in inches (5.4 fills a page's column)."""
+def subplots(
+    rows: int = 1, columns: int = 1, *, width: float = 5.4, height: float = 3.2, **options
+) -> tuple:
+    """`plt.subplots` in the site's style; width and height in inches, 5.4 fills a column."""
     plt.rcParams.update(STYLE)
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
@@ -70,7 +72,7 @@ def mosaic(images: np.ndarray, *, columns: int, gap: int = 1) -> np.ndarray:
     """Lay (n, 64) or (n, side, side) images out in one array, NaN between them."""
     images = np.asarray(images, dtype=float)
     if images.ndim == 2:
-        side = int(round(images.shape[1] ** 0.5))
+        side = round(images.shape[1] ** 0.5)
         images = images.reshape(-1, side, side)
     count, side, _ = images.shape
     rows = -(-count // columns)

@@ -66,6 +66,8 @@ class PageFile(MarkdownFile):
             item = BlockItem.from_parent(self, name=f"line {ours.line}", obj=block)
             item.block = ours
             item.add_marker(pytest.mark.page)
+            # A page is one session, so all its blocks go to one worker.
+            item.add_marker(pytest.mark.xdist_group(page.key))
             yield item
 
     def run(self) -> PageRun:

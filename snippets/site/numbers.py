@@ -1,7 +1,8 @@
 """Markdown extension: `{{section/page.metric:.3f}}` becomes the number that was recorded.
 
-`{{generative/vae.mse.pca:.4f}}` reads `metrics` of the page's run.json, `{{generative/vae.study.iwae:.2f}}`
-those of its study.json, `{{generative/vae.run.seconds:.0f}}` the run itself. Code is left alone.
+`{{generative/vae.mse.pca:.4f}}` reads `metrics` of the page's run.json,
+`{{generative/vae.study.iwae:.2f}}` those of its study.json, `{{generative/vae.run.seconds:.0f}}`
+the run itself. Code is left alone.
 """
 
 import json

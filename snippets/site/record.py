@@ -19,7 +19,7 @@ from pathlib import Path
 
 from snippets.site.execute import PageRun, run_page
 from snippets.site.fingerprint import fingerprint, study_fingerprint
-from snippets.site.page import Page
+from snippets.site.page import EXPECTED, Page
 from snippets.site.problems import PageError, Problem
 
 # Not made by running the page: the study has its own run, the others are generated.
@@ -83,8 +83,7 @@ def outputs(run: PageRun) -> dict[str, str]:
                     page.file,
                     block.line,
                     "the block prints and the page shows no output",
-                    f"add {'<!--pytest-codeblocks:expected-output-->'} and a ```text fence that quotes "
-                    f"docs/outputs/{page.key}/NAME.txt",
+                    f"add {EXPECTED} and a ```text fence that quotes docs/outputs/{page.key}/NAME.txt",
                 )
             )
         if block.output and not result.printed:
@@ -101,7 +100,8 @@ def outputs(run: PageRun) -> dict[str, str]:
                 Problem(
                     page.file,
                     block.line,
-                    f"the block shows {len(result.figures)} figures, the page quotes {len(block.figures)}",
+                    f"the block shows {len(result.figures)} figures, "
+                    f"the page quotes {len(block.figures)}",
                     "quote one .svg for each plt.show(), in order",
                 )
             )

@@ -6,6 +6,7 @@ Each rule yields Problems with file, line and mend. Rules on the built HTML are 
 import ast
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -331,13 +332,14 @@ def _clicks(page: Page, fence) -> Problems:
 
 
 def quoted_numbers_exist(page: Page) -> Problems:
-    for number, text in enumerate(page.text.splitlines(), 1):
+    for number, text in prose(page):
+        if "{{" not in text:
+            continue
         failures: list[tuple[str, str]] = []
-        if "{{" in text and any(number == n for n, _ in prose(page)):
-            fill(text, page.root, lambda match, why: failures.append((match[0], why)))
-            left = QUOTED_NUMBER.sub("", without_code(text))
-            if "{{" in left:
-                failures.append((left.strip(), "this is not understood"))
+        fill(text, page.root, partial(_note, failures))
+        left = QUOTED_NUMBER.sub("", without_code(text))
+        if "{{" in left:
+            failures.append((left.strip(), "this is not understood"))
         for what, why in failures:
             message, _, mend = str(why).partition(": run ")
             yield Problem(
@@ -346,6 +348,10 @@ def quoted_numbers_exist(page: Page) -> Problems:
                 f"{what}: {message}",
                 f"run {mend}" if mend else "write {{section/page.metric:.3f}}",
             )
+
+
+def _note(failures: list[tuple[str, str]], match: re.Match, why: str) -> None:
+    failures.append((match[0], why))
 
 
 TYPED = re.compile(r"(?<![\w.,/-])(?P<value>\d[\d,]*(?:\.\d+)?)(?P<percent>\s?%)?(?![\w]|\.\d|/\d)")

@@ -209,6 +209,26 @@ def _quote(text: str) -> str:
     return f'"{text}"'
 
 
+def map_list(taxonomy: Taxonomy) -> str:
+    """The map as nested Markdown lists, one column for each section: it fits a screen, or a phone."""
+
+    def below(parent: str, depth: int) -> list[str]:
+        lines = []
+        for model in taxonomy.models.values():
+            if model.parent == parent:
+                # Brackets make a link of what is built; what is planned keeps the same place.
+                name = f"[{model.title}]({model.key}.md){{ .{model.family} }}"
+                if not model.built:
+                    name = f'<span class="{model.family} planned">{model.title}</span>'
+                lines += [f"{'    ' * depth}- {name}", *below(model.key, depth + 1)]
+        return lines
+
+    lines = []
+    for section, title in taxonomy.sections.items():
+        lines += [f"- [{title}]({section}/index.md)", *below(section, 1)]
+    return "\n".join(lines) + "\n"
+
+
 def tree_diagram(taxonomy: Taxonomy, section: str) -> str:
     """One section's tree, for its index page."""
     models = taxonomy.of(section)
@@ -326,6 +346,7 @@ def generated(root: Path = ROOT) -> dict[str, str]:
     folder = "docs/outputs/taxonomy"
     files = {
         f"{folder}/map.mmd": map_diagram(taxonomy),
+        f"{folder}/map.txt": map_list(taxonomy),
         f"{folder}/claims_table.txt": claims_table(root),
     }
     for section in taxonomy.sections:
