@@ -251,7 +251,7 @@ show("Ten digits with the lower half hidden, the helper's blurred guess of "
 # %%
 kinds = {
     "digits": x_test,
-    "noise": rng.random(x_test.shape),
+    "noise": rng.integers(17, size=x_test.shape) / 16,  # ink in sixteenths
     "double exposures": (x_test + x_test[rng.permutation(len(x_test))]) / 2,
 }
 draw_rows({name: x[:10] for name, x in kinds.items()})

@@ -140,7 +140,7 @@ def tables() -> dict:
         "iris": (6, 12, 21, 30, 90),
         "wine": (9, 15, 30, 60, 120),
         "breast_cancer": (6, 10, 20, 30, 50, 100, 300),
-        "digits": (20, 50, 100, 300, 1000),
+        "digits": (30, 50, 100, 300, 1000),
     }
     load = {name: getattr(datasets, f"load_{name}") for name in sizes}
     return {k: (*load[k](return_X_y=True), n) for k, n in sizes.items()}
@@ -246,7 +246,7 @@ def rules() -> dict:
     }
 
 
-def study(*, draws: int = 80, cells: dict | None = None) -> dict:
+def study(*, draws: int = 60, cells: dict | None = None) -> dict:
     """The four tables again with other draws, and what each rule of thumb costs."""
     fixed = {name: fit for name, fit in trainers().items() if name != "gaussian_nb"}
     fixed["nearest"] = lambda x, y: KNeighborsClassifier(1).fit(x, y)

@@ -20,6 +20,7 @@ ADDRESS = re.compile(
     r'<(?P<tag>[a-z]+)\b[^>]*?\s(?P<kind>href|src|srcset|poster|data)="(?P<url>[^"]*)"'
 )
 PAGE_BYTES = 250_000
+FONT_USES = {"math": r"<math\b", "italic": r"<(?:em|i|cite|var|dfn|address)\b"}
 WARNING = re.compile(r"^(?:WARNING|ERROR)\s+-?\s*(.*)$", re.M)
 
 
@@ -218,9 +219,10 @@ def transfer(built: Path, site: Path) -> int:
             files.add((built.parent / unquote(url)).resolve())
     for style in [f for f in files if f.suffix == ".css"]:
         css = style.read_text(encoding="utf-8")
-        maths = "<math" in text
+        # A browser fetches a font when a letter asks for it.
+        idle = [name for name, use in FONT_USES.items() if not re.search(use, text)]
         for url in re.findall(r"url\(\"?([^)\"]+\.woff2)\"?\)", css):
-            if maths or "math" not in url.lower():
+            if not any(name in url.lower() for name in idle):
                 files.add((style.parent / url).resolve())
     return sum(_gzipped(str(f), f.stat().st_mtime_ns) for f in files if f.is_file())
 

@@ -149,6 +149,13 @@ def test_each_class_appears_in_every_training_set(name):
         assert len(np.unique(y_train)) == len(np.unique(y)) == len(np.unique(y_test))
 
 
+@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "digits"])
+def test_each_class_has_two_rows_so_that_a_vote_can_be_held(name):
+    x, y, sizes = de.tables()[name]
+    for *_, y_train, _, _ in de.paired_draws(x[:, :2], y, (sizes[0], sizes[-1]), draws=60, seed=1):
+        assert np.bincount(y_train).min() >= 2
+
+
 def numbered(n=40):
     """Rows that can be recognised after scaling: the second feature is its row's number."""
     return np.column_stack([np.random.default_rng(0).normal(size=n), np.arange(n)]).astype(float)

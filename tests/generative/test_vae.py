@@ -196,7 +196,7 @@ def test_training_lowers_both_prices_together(short):
 # ---------------------------------------------------------------- the bounds
 
 
-def exact_log_prob(model, x, *, reach=8.0, points=8001):
+def exact_log_prob(model, x, *, reach=8.0, points=2001):
     """log p(x) by summing over a fine grid of one-number codes."""
     z = torch.linspace(-reach, reach, points)[:, None]
     with torch.no_grad():
@@ -208,10 +208,10 @@ def exact_log_prob(model, x, *, reach=8.0, points=8001):
 
 
 def test_bounds_lie_below_the_integral_and_the_higher_one_approaches_it():
-    model, x = constant_posterior(0.1, -0.4), SOME[:12]
+    model, x = constant_posterior(0.1, -0.4), SOME[:8]
     truth = exact_log_prob(model, x)
-    low, some, many = (vae.elbo(model, x, samples=4000), vae.log_prob(model, x, samples=10),
-                       vae.log_prob(model, x, samples=4000))  # fmt: skip
+    low, some, many = (vae.elbo(model, x, samples=1000), vae.log_prob(model, x, samples=10),
+                       vae.log_prob(model, x, samples=1000))  # fmt: skip
     assert (low < truth - 0.05).all()
     assert some.mean() < truth.mean()
     np.testing.assert_allclose(many, truth, atol=0.3)
@@ -230,7 +230,7 @@ def test_log_prob_is_exact_when_the_posterior_is():
 
 
 def test_more_samples_raise_the_bound_and_one_sample_is_the_elbo(short):
-    one, *rest = (vae.log_prob(short, SOME, samples=k).mean() for k in (1, 10, 100, 1000))
+    one, *rest = (vae.log_prob(short, SOME, samples=k).mean() for k in (1, 10, 100, 400))
     assert one < rest[0] < rest[1] < rest[2]
     np.testing.assert_allclose(vae.log_prob(short, SOME, samples=1),
                                vae.elbo(short, SOME, samples=1))  # fmt: skip
@@ -239,11 +239,11 @@ def test_more_samples_raise_the_bound_and_one_sample_is_the_elbo(short):
 
 def test_the_average_log_weight_is_likelihood_minus_kl(short):
     """Two ways to the ELBO: sampled ratios, and the closed form of the KL."""
-    weights = vae.log_weights(short, SOME, samples=2000, seed=1).mean()
+    weights = vae.log_weights(short, SOME, samples=500, seed=1).mean()
     x = torch.tensor(SOME, dtype=torch.float32)
     with torch.no_grad():
         mu, log_var = short.posterior(x)
-        noise = torch.randn(500, *mu.shape, generator=torch.Generator().manual_seed(2))
+        noise = torch.randn(300, *mu.shape, generator=torch.Generator().manual_seed(2))
         z = mu + (log_var / 2).exp() * noise
         pixels = Binomial(16, logits=short.decoder(z)).log_prob(16 * x).sum(-1).mean()
         kl = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0.0, 1.0)).sum(1).mean()
@@ -258,7 +258,7 @@ def test_the_density_sums_to_one():
         model.decoder[-1].bias[2:] = -30.0
     x = np.zeros((17 * 17, 64))
     x[:, :2] = np.array([(a, b) for a in range(17) for b in range(17)]) / 16
-    assert np.exp(vae.log_prob(model, x, samples=3000)).sum() == pytest.approx(1, abs=1e-3)
+    assert np.exp(vae.log_prob(model, x, samples=300)).sum() == pytest.approx(1, abs=0.03)
 
 
 # ---------------------------------------------------------------- the verbs
@@ -366,11 +366,12 @@ def test_histograms_are_a_density_that_one_pixel_shows():
 
 
 def test_the_forest_cannot_tell_copies_and_can_tell_noise():
-    noise = np.random.default_rng(0).random((200, 64)).round(1)
-    assert vae.forest_auc(noise, SPLIT.x_test[:200]) > 0.99
-    assert abs(vae.forest_auc(SPLIT.x_train[:200], SPLIT.x_test[:200]) - 0.5) < 0.12
+    noise = np.random.default_rng(0).random((90, 64)).round(1)
+    assert vae.forest_auc(noise, SPLIT.x_test[:90]) > 0.99
+    assert abs(vae.forest_auc(SPLIT.x_train[:90], SPLIT.x_test[:90]) - 0.5) < 0.15
 
 
+@pytest.mark.bar
 def test_study_prints_its_table_at_a_tiny_size(capsys):
     table = vae.study(seeds=1, steps=3)
     printed = capsys.readouterr().out
