@@ -13,12 +13,12 @@
 # A class teaches the same digits to two models, one that learns the boundary between them and one that learns their density, and then puts both to five tests.
 
 # %% [markdown]
-# It needs one screen, no knowledge of machine learning and no network. Run the cells in a checkout of this site after `make install`; all of them together take a few seconds, so there is time to talk. The domain experts in the room are the ones who answer the discussions.
+# It needs one screen, no knowledge of machine learning and no network. Run the cells in a checkout of this site, after `make install`, in any editor that opens notebooks; choose the Python of `.venv`. All the cells together take a few seconds, so there is time to talk. The domain experts in the room are the ones who answer the discussions.
 #
 # **Learning goals.** Afterwards everyone can
 #
 # - say what a discriminative and a generative model learn, without a formula;
-# - name two things that only the generative one can do, and what it pays for them;
+# - name two things that the density can do here and the boundary cannot, and their price;
 # - explain why a confident answer is not a sign that the question made sense;
 # - say what to measure before choosing one of the two.
 #
@@ -289,7 +289,7 @@ for name, x in kinds.items():
 # **Ask.** Somebody has to write every label. Who gets by with fewer? Vote before running the cell.
 
 # %%
-sizes, draws = [1, 2, 5, 10, 20, 50, 100], 10
+sizes, draws = [1, 2, 5, 10, 20, 50, 100], 5
 curve = np.zeros((2, draws, len(sizes)))
 for k in range(draws):
     order = np.random.default_rng(k).permutation(len(x_train))
@@ -318,14 +318,14 @@ show("Accuracy against the number of labelled images of each digit. Both "
      "rise; the boundary starts level with the density and is ahead later.")
 
 # %% [markdown]
-# **Look.** The marks are means over ten draws of the training images, the bars one standard deviation. The two answer the same test digits each time.
+# **Look.** The marks are means over five draws of the training images, the bars one standard deviation. The two answer the same test digits each time.
 #
 # **Discuss.** What does one label cost in your field, in minutes of an expert? At which point of the curve would you stop?
 #
 # <details class="success" markdown="1">
 # <summary>Expected answer</summary>
 #
-# Half of the class has read that generative models need more data, the other half that they need less. On these digits the boundary is never clearly behind, because independent pixels are a poor assumption about strokes, and no amount of data mends a wrong assumption: the density's curve goes flat. On other data, where the assumption fits, [it is the other way round](../choosing/data_efficiency.md). The rule to take home is to draw this curve for your own data.
+# Both rules are in circulation: that generative models need more data, and that they need less. On these digits the boundary is never clearly behind, because independent pixels are a poor assumption about strokes, and no amount of data mends a wrong assumption: the density's curve goes flat. On other data, where the assumption fits, [it is the other way round](../choosing/data_efficiency.md). The rule to take home is to draw this curve for your own data.
 #
 # </details>
 
@@ -355,6 +355,6 @@ show("Accuracy against the number of labelled images of each digit. Both "
 # <details class="success" markdown="1">
 # <summary>Expected answer</summary>
 #
-# The upper half, hidden, gives the same order of the three. Upside down, both go on answering with confidence, and the density raises the alarm for some of the images but far from all: a 1, a 3, an 8 or a 0 may stand on its head. One variance for all digits is steadier with two images of each and a little worse with many, and the curve goes flat again, because the wrong assumption, independence, has stayed.
+# The upper half, hidden, gives the same order of the three. Upside down, both go on answering with confidence, and the density raises the alarm for some of the images but far from all: a 1, a 3, an 8 or a 0 may stand on its head. One variance for all digits changes little, and the curve goes flat again: the wrong assumption, independence, has stayed.
 #
 # </details>

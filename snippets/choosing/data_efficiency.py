@@ -247,12 +247,14 @@ def rules() -> dict:
 
 
 def study(*, draws: int = 60, cells: dict | None = None) -> dict:
-    """The four tables again with other draws, and what each rule of thumb costs."""
+    """The tables with other draws, two artificial worlds, and what each rule of thumb costs."""
     fixed = {name: fit for name, fit in trainers().items() if name != "gaussian_nb"}
     fixed["nearest"] = lambda x, y: KNeighborsClassifier(1).fit(x, y)
     result, cost = {}, {rule: {} for rule in rules()}
     print("rows               NB    LR    C = 1 1-NN  vote   NB - LR, points  separable")
-    for table, (x, y, sizes) in (cells or tables()).items():
+    worlds = {"independent": (*world(1200, 0), (20, 80, 320)),
+              "disturbed": (*world(1200, 0.8), (20, 80, 320))}
+    for table, (x, y, sizes) in (cells or {**tables(), **worlds}).items():
         perfect: list[bool] = []
         every = {**fixed, "logistic": partial(train_and_note, perfect=perfect),
                  "vote": partial(train_by_vote, fits=fixed)}
@@ -279,11 +281,11 @@ def train_and_note(x, y, *, perfect: list[bool]) -> Linear:
 
 def print_costs(cost: dict) -> dict:
     """Print and return, for each rule, the points it loses on the mean and in its worst cell."""
-    print("\ncost of a rule, in points      mean  worst")
+    print("\ncost of a rule, in points        mean  worst")
     table = {}
     for rule, cells in cost.items():
         where = max(cells, key=cells.get)
         mean, worst = float(np.mean(list(cells.values()))), cells[where]
-        print(f"{rule:29}{mean:6.1f}{worst:7.1f}  {where}")
+        print(f"{rule:31}{mean:6.1f}{worst:7.1f}  {where}")
         table[rule.replace(" = ", "_").replace(" ", "_")] = {"mean": mean, "worst": worst}
     return table

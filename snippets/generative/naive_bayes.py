@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier
+from sklearn import discriminant_analysis, ensemble, model_selection
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
 from sklearn.naive_bayes import GaussianNB
 
 from snippets.shared import digits, metrics
@@ -149,7 +147,8 @@ def contenders(split) -> dict:
         return [make(setting).fit(x, y).predict_proba for setting in settings]
 
     def lda(shrinkage):
-        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+        machine = discriminant_analysis.LinearDiscriminantAnalysis
+        return machine(solver="lsqr", shrinkage=shrinkage)
 
     def tied(model):  # one variance per pixel, the same for every class
         return model._replace(variance=np.tile(model.prior @ model.variance, (10, 1)))
@@ -204,8 +203,10 @@ def compare_draws(split, x, y, *, seed: int) -> dict:
     reference, is_real, result = split.x_train[: len(x)], np.repeat([1, 0], len(x)), {}
     for name, drawn in draws.items():
         drawn = np.round(np.clip(drawn, 0, 1) * 16) / 16  # real ink comes in sixteenths
-        forest, both = RandomForestClassifier(100, random_state=seed), np.vstack([reference, drawn])
-        folds = cross_val_score(forest, both, is_real, cv=5, scoring="roc_auc")
+        both = np.vstack([reference, drawn])
+        forest = ensemble.RandomForestClassifier(100, random_state=seed)
+        score = model_selection.cross_val_score
+        folds = score(forest, both, is_real, cv=5, scoring="roc_auc")
         below = correlation_below(drawn, model.mean[y])
         result[name] = {"correlation": below, "forest_auc": float(folds.mean())}
     return result
@@ -221,12 +222,12 @@ def study(*, seeds: int = 5, images: int = 360) -> dict:
         runs.append({name: f(split, x, y, seed=seed) for name, f in compare.items()})
     means: dict = {}
     for table, rows in runs[0].items():
-        print(f"{table:<20}" + "".join(f"{name:>16}" for name in next(iter(rows.values()))))
+        print(f"{table:<18}" + "".join(f"{name:>15}" for name in next(iter(rows.values()))))
         for row, cells in rows.items():
             values = np.array([list(run[table][row].values()) for run in runs])
             mean, spread = values.mean(axis=0), values.std(axis=0, ddof=min(1, seeds - 1))
-            line = "".join(f"{m:>8.3f} ± {s:.3f}" for m, s in zip(mean, spread))
-            print(f"{row.replace('_', ' '):<20}{line}")
+            line = "".join(f"{m:>7.3f} ± {s:.3f}" for m, s in zip(mean, spread))
+            print(f"{row.replace('_', ' '):<18}{line}")
             record = dict(zip(cells, mean.tolist())) | {
                 f"{key}_spread": float(s) for key, s in zip(cells, spread)
             }

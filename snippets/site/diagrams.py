@@ -159,6 +159,7 @@ def tidy(svg: str) -> str:
     svg = re.sub(
         r"<defs><filter.*?</defs>|<linearGradient.*?</linearGradient>", "", svg, flags=re.S
     )
+    svg = re.sub(r'<path[^>]*class="[^"]*edge-thickness-invisible[^"]*"[^>]*></path>', "", svg)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(
         r'<rect class="background"[^>]*style="stroke: none"[^>]*></rect>|<rect></rect>', "", svg

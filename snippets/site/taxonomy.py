@@ -183,26 +183,48 @@ def _click(model: Model, folder: str, here: str = "") -> list[str]:
 
 
 def map_diagram(taxonomy: Taxonomy) -> str:
-    """Everything at once, for the front page: a row for each section, overlaps dotted."""
+    """Every model, for the front page: a column for each section, from the top of its tree."""
     lines, links = [], []
     for section, title in taxonomy.sections.items():
-        lines.append(f'    {section}["{_label(title)}"]:::section')
+        lines.append(f'    {section}["{title}"]:::section')
         links.append(f'    click {section} href "{section}/index.html"')
-        for model in taxonomy.of(section):
-            parent = model.parent.replace("/", "_")
-            lines.append(f"    {parent} --> {_node(model)}")
+        above = section
+        for model in _from_the_top(taxonomy, section):
+            # An unseen link holds the column together.
+            lines.append(f"    {above} ~~~ {_node(model).replace('<br>', ' ')}")
             links += _click(model, "")
-    for model in taxonomy.models.values():
-        for key, why in model.also:
-            lines.append(f"    {model.node} -. {_quote(why)} .- {taxonomy.models[key].node}")
+            above = model.node
     built = sum(model.built for model in taxonomy.models.values())
-    return _draw(
-        "LR",
+    tight = '%%{init: {"flowchart": {"rankSpacing": 9, "nodeSpacing": 12, "padding": 7}}}%%\n'
+    return tight + _draw(
+        "TB",
         "The map of models",
-        f"Six sections and their {len(taxonomy.models)} models, of which {built} have a page; "
-        "dotted lines join models that belong to two places.",
+        f"{len(taxonomy.sections)} sections and their {len(taxonomy.models)} models, of which "
+        f"{built} have a page; dashed boxes are planned.",
         lines + links,
     )
+
+
+def _from_the_top(taxonomy: Taxonomy, parent: str) -> list[Model]:
+    """The models below a section or a model, each followed by its children."""
+    found = []
+    for model in taxonomy.models.values():
+        if model.parent == parent:
+            found += [model, *_from_the_top(taxonomy, model.key)]
+    return found
+
+
+def overlaps_diagram(taxonomy: Taxonomy) -> str:
+    """The models that belong to two places, and why."""
+    lines, shown = [], {}
+    for model in taxonomy.models.values():
+        for key, why in model.also:
+            other = taxonomy.models[key]
+            shown |= {model.key: model, other.key: other}
+            lines.append(f"    {_node(model)} -. {_quote(why)} .- {_node(other)}")
+    links = [line for model in shown.values() for line in _click(model, "")]
+    names = ", ".join(model.title for model in shown.values())
+    return _draw("LR", "Where the families meet", f"Dotted lines join {names}.", lines + links)
 
 
 def _quote(text: str) -> str:
@@ -210,7 +232,7 @@ def _quote(text: str) -> str:
 
 
 def map_list(taxonomy: Taxonomy) -> str:
-    """The map as nested Markdown lists, one column for each section: it fits a screen, or a phone."""
+    """The map as nested Markdown lists, one for each section: for screens that hold no diagram."""
 
     def below(parent: str, depth: int) -> list[str]:
         lines = []
@@ -346,6 +368,7 @@ def generated(root: Path = ROOT) -> dict[str, str]:
     folder = "docs/outputs/taxonomy"
     files = {
         f"{folder}/map.mmd": map_diagram(taxonomy),
+        f"{folder}/overlaps.mmd": overlaps_diagram(taxonomy),
         f"{folder}/map.txt": map_list(taxonomy),
         f"{folder}/claims_table.txt": claims_table(root),
     }

@@ -347,22 +347,21 @@ def test_posterior_mean_with_one_group_is_the_wiener_filter():
 
 def test_posterior_mean_of_two_far_groups_picks_the_near_one():
     random = np.random.default_rng(0)
-    dark, light = 0.9 + 0.05 * random.standard_normal((2, 500, 64)) * [[[1]], [[1]]] - [[[0]], [[0.8]]]
+    dark, light = (ink + 0.05 * random.standard_normal((500, 64)) for ink in (0.9, 0.1))
     y = light[:20] + 0.1 * random.standard_normal((20, 64))
     both = vae.posterior_mean(y, [dark, light], sigma=0.1)
     np.testing.assert_allclose(both, vae.posterior_mean(y, [light], sigma=0.1), atol=1e-6)
 
 
-def test_histograms_are_a_density_that_one_pixel_shows():
-    x = np.zeros((17, 64))
-    x[:, 0] = np.arange(17) / 16
-    blank = np.zeros((1, 64))
-    rest = vae.histogram_log_prob([SPLIT.x_train], blank) - vae.histogram_log_prob(
-        [SPLIT.x_train], x)
-    assert np.exp(-rest).sum() > 1  # ratios to p(blank): one of them is 1
-    by_class = [SPLIT.x_train[SPLIT.y_train == label] for label in range(10)]
-    one, ten = (vae.bits(vae.histogram_log_prob(g, SPLIT.x_test)) for g in ([SPLIT.x_train], by_class))
-    assert ten < one < np.log2(17)
+def test_histograms_count_and_mix():
+    groups, x = [SPLIT.x_train[:300], SPLIT.x_train[300:400]], SOME[:5]
+    logs = []
+    for group in groups:
+        share = np.array([[(np.sum(group[:, j] == v) + 0.3) / (len(group) + 17 * 0.3)
+                           for j, v in enumerate(image)] for image in x])  # fmt: skip
+        logs.append(np.log(share).sum(axis=1))
+    oracle = np.log(0.75 * np.exp(logs[0]) + 0.25 * np.exp(logs[1]))
+    np.testing.assert_allclose(vae.histogram_log_prob(groups, x), oracle)
 
 
 def test_the_forest_cannot_tell_copies_and_can_tell_noise():

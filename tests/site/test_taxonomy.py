@@ -15,6 +15,7 @@ from snippets.site.taxonomy import (
     here_diagram,
     load,
     map_diagram,
+    overlaps_diagram,
     table,
     tree_diagram,
 )
@@ -56,7 +57,7 @@ def test_the_overlaps_are_shown(taxonomy):
     assert ("generative/energy_based", "discriminative/neural_networks") in overlaps
     assert ("language_models/as_classifier", "discriminative/bert_classifiers") in overlaps
     assert ("language_models/gpt", "generative/autoregressive") in overlaps
-    text = map_diagram(taxonomy)
+    text = overlaps_diagram(taxonomy)
     for model, other in overlaps:
         assert any(
             model.replace("/", "_") in line and other.replace("/", "_") in line and "-." in line
@@ -69,7 +70,7 @@ def test_built_models_are_linked_and_planned_ones_are_dashed(taxonomy):
     for model in taxonomy.models.values():
         linked = f'click {model.node} href "{model.key}.html"' in text
         planned = f'{model.node}["' in text and "planned" in next(
-            line for line in text.splitlines() if f'--> {model.node}["' in line
+            line for line in text.splitlines() if f'~~~ {model.node}["' in line
         )
         assert (linked, planned) == (model.built, not model.built)
 

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import jupytext
@@ -180,16 +181,16 @@ def test_the_exercises_end_as_their_answer_says(workshop):
     assert 0.1 < alarm < 0.5
     assert workshop.boundary.predict_proba(workshop.flipped).max(axis=1).mean() > 0.7
 
-    shared = [_shared_variance(workshop, size).mean() for size in (2, 50, 100)]
+    shared = np.array([_shared_variance(workshop, size).mean() for size in (2, 50, 100)])
     own = workshop.curve[1].mean(axis=0)[[1, 5, 6]]
-    assert shared[0] > own[0] and shared[2] < own[2]
+    assert (abs(shared - own) < 0.03).all()
     assert abs(shared[2] - shared[1]) < 0.01
 
 
 def _shared_variance(workshop, size):
-    """Accuracy of the density with one variance for all digits, on the notebook's ten draws."""
+    """Accuracy of the density with one variance for all digits, on the notebook's draws."""
     scores = []
-    for k in range(10):
+    for k in range(workshop.curve.shape[1]):
         order = np.random.default_rng(k).permutation(len(workshop.x_train))
         labels = workshop.y_train[order]
         few = np.concatenate([order[labels == digit][:size] for digit in range(10)])
@@ -269,7 +270,7 @@ def test_the_page_is_light_and_has_nothing_of_its_own(built, built_site):
 def test_headings_go_down_one_level_at_a_time(built):
     levels = [int(h.name[1]) for h in built.article.find_all(re.compile("^h[1-6]$"))]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:]))
+    assert all(b <= a + 1 for a, b in pairwise(levels))
 
 
 def test_every_link_leads_to_a_page_or_a_file(built, built_site):

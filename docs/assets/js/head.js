@@ -1,7 +1,14 @@
-// Material fetches the index of the whole site, and starts its search engine, with every page. Most
-// readers of a page do not search: wait until this one turns to the search field. Loaded before
-// Material's script; over file:// the index comes as a script, and nothing is changed.
+// What must happen before Material's script runs. Over file:// nothing of this applies: there the
+// browser refuses early fonts, and the search index comes as a script.
 if (location.protocol !== "file:") {
+  // The fonts that the page names (main.html) start to load now, not when the first line is laid out.
+  for (const { content } of document.querySelectorAll("meta[name=font]")) {
+    const link = { rel: "preload", as: "font", type: "font/woff2", crossOrigin: "", href: content };
+    document.head.append(Object.assign(document.createElement("link"), link));
+  }
+
+  // Material fetches the index of the whole site, and starts its search engine, with every page.
+  // Most readers of a page do not search: wait until this one turns to the search field.
   const asked = new Promise((resolve) => {
     // A link from a search result marks the words that were looked for; for that it needs the index.
     if (/[?&][hq]=/.test(location.search)) resolve();
