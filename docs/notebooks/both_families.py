@@ -36,7 +36,7 @@
 # %% [markdown]
 # ## 1. Meet the data
 #
-# **Ask.** These forty images have 8 × 8 pixels. Read the second row aloud. Which two digits will a machine mix up?
+# **Ask.** These thirty images have 8 × 8 pixels. Read the second row aloud. Which two digits will a machine mix up?
 
 # %%
 import numpy as np
@@ -50,14 +50,14 @@ from snippets.shared.plots import draw_digits, subplots
 
 x_train, y_train, x_test, y_test = load_split(seed=0)
 print(f"{len(x_train)} digits to learn from, {len(x_test)} kept for the test")
-draw_digits(x_test[:40])
-show("Forty handwritten digits in four rows; some are hard to read.")
+draw_digits(x_test[:30])
+show("Thirty handwritten digits in three rows; some are hard to read.")
 
 # %% [markdown]
 # Now the truth, in the same order:
 
 # %%
-for row in y_test[:40].reshape(4, 10):
+for row in y_test[:30].reshape(3, 10):
     print(*row, sep="   ")
 
 # %% [markdown]

@@ -66,6 +66,13 @@ def log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
 
 # --8<-- [end:terms]
 # --8<-- [start:prices]
+def as_pixels(x: Array) -> Tensor:
+    x = digits.check_images(x)
+    if not (len(x) and ((x >= 0) & (x <= 1)).all()):
+        raise ValueError("expected images of pixels in [0, 1], none of them NaN")
+    return torch.tensor(x, dtype=torch.float32)
+
+
 def prices(model: VAE, x: Tensor, *, free=0.0) -> tuple[Tensor, Tensor]:
     """Nats for pixels and nats for codes: summed, then the mean of images."""
     mu, log_var = model.posterior(x)
@@ -106,13 +113,6 @@ def train(
 
 # --8<-- [end:train]
 # --8<-- [start:verbs]
-def as_pixels(x: Array) -> Tensor:
-    x = digits.check_images(x)
-    if not (len(x) and ((x >= 0) & (x <= 1)).all()):
-        raise ValueError("expected images of pixels in [0, 1], none of them NaN")
-    return torch.tensor(x, dtype=torch.float32)
-
-
 @torch.no_grad()
 def encode(model: VAE, x: Array) -> Array:
     """The mean codes of images (n, 64): an array (n, size)."""

@@ -72,7 +72,7 @@ def test_opened_parts_are_in_order(width, state, scheme, browser, site_address):
             page.wait_for_function("document.querySelector('#__drawer').checked")
         else:
             page.keyboard.press("/")
-            page.locator(".md-search__input").fill("model")
+            page.keyboard.type("model")
             page.locator(".md-search-result__item a").first.wait_for()
         settle(page)
         problems = {f"{scheme} {width}": [*log.take(), *check_axe(page)[0]]}

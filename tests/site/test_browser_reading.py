@@ -175,7 +175,7 @@ def test_the_page_for_a_wrong_address_leads_home(browser, site_address):
             page.goto(site_address + "404.html")
             settle(page)
             problems[scheme] = log.take() + checks(page).evaluate("c => c.overflow()")
-            page.locator("main a[href]", has_text="start").first.click()
+            page.locator("article a[href]", has_text="start").first.click()
             page.wait_for_load_state()
             assert page.url in (site_address, site_address + HOME)
     told("404.html", problems)
@@ -245,7 +245,7 @@ def test_the_site_opens_from_a_folder(browser, built_site, tmp_path):
             settle(page)
         assert not log.take()
         page.keyboard.press("/")
-        page.locator(".md-search__input").fill("naive bayes")
+        page.keyboard.type("naive bayes")
         first = page.locator(".md-search-result__item a").first
         first.wait_for()
         first.click()

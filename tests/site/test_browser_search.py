@@ -116,7 +116,7 @@ def test_search_says_when_it_finds_nothing(browser, site_address):
     with reader(browser, site_address, width=390) as (page, _):
         page.goto(site_address + "index.html")
         page.keyboard.press("/")
-        page.locator(".md-search__input").fill("xyzzyplugh")
+        page.keyboard.type("xyzzyplugh")
         page.get_by_text("No matching documents").wait_for()
         page.keyboard.press("Escape")
         page.wait_for_function("!document.querySelector('#__search').checked")

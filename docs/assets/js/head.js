@@ -1,11 +1,20 @@
-// What must happen before Material's script runs. Over file:// nothing of this applies: there the
-// browser refuses early fonts, and the search index comes as a script.
-if (location.protocol !== "file:") {
-  // The fonts that the page names (main.html) start to load now, not when the first line is laid out.
-  for (const { content } of document.querySelectorAll("meta[name=font]")) {
+// What must happen before Material's script runs.
+
+// The fonts that the page names (main.html) start to load now, not when the first line is laid out.
+for (const { content } of document.querySelectorAll("meta[name=font]")) {
+  if (location.protocol !== "file:") {
     const link = { rel: "preload", as: "font", type: "font/woff2", crossOrigin: "", href: content };
     document.head.append(Object.assign(document.createElement("link"), link));
+  } else if (content.includes("text")) {
+    // From a folder the browser preloads nothing, and the style sheet's own font comes too late.
+    const style = content.includes("italic") ? "italic" : "normal";
+    new FontFace("Site Text", `url("${content}")`, { style, weight: "400 700" }).load()
+      .then((face) => document.fonts.add(face));
   }
+}
+
+// From a folder the search index comes as a script; there is nothing to wait for.
+if (location.protocol !== "file:") {
 
   // Material fetches the index of the whole site, and starts its search engine, with every page.
   // Most readers of a page do not search: wait until this one turns to the search field.
