@@ -196,18 +196,20 @@ def draw_band(axes, sizes, values, **look):
 
 
 def draw_gaps(gaps: dict):
-    """Label -> (sizes, gap): who is ahead, in points, and where it turns."""
-    _, axes = plots.subplots(width=6.2, height=3.6)
+    """Label -> (sizes, gap): who is ahead, in points; a ring where it turns."""
+    _, axes = plots.subplots(width=6.2, height=3.7)
+    plt.axhline(0, color=plots.INK, lw=1, marker="")
     for k, (label, (sizes, gap)) in enumerate(gaps.items()):
         look = {"color": plots.SERIES[2:][k], "marker": plots.MARKERS[k]}
         draw_band(axes, sizes, 100 * gap, **look)
-        axes.text(sizes[-1] * 1.12, 100 * gap[:, -1].mean(), label,
-                  color=look["color"], va="center")
-    plt.axhline(0, color=plots.INK, lw=1, marker="")
-    for up, text in ((0.97, "naive Bayes ahead"), (0.03, "logistic ahead")):
-        axes.text(0.99, up, text, transform=axes.transAxes, ha="right",
-                  va="top" if up > 0.5 else "bottom")
-    axes.set(xlabel="training rows", ylabel="difference, accuracy points")
+        axes.annotate(label, (sizes[-1], 100 * gap[:, -1].mean()), (6, 3),
+                      textcoords="offset points", color=look["color"])
+        turn = crossing(sizes, gap.mean(0))
+        if 0 < turn < np.inf:
+            axes.plot(turn, 0, marker="o", ms=11, mfc="none", mec=plots.INK)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="training rows",
+             ylabel="logistic ahead  ←  points  →  naive Bayes ahead")
 
 
 # --8<-- [end:drawing]

@@ -68,8 +68,10 @@ def log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
 # --8<-- [start:prices]
 def as_pixels(x: Array) -> Tensor:
     x = digits.check_images(x)
-    if not (len(x) and ((x >= 0) & (x <= 1)).all()):
-        raise ValueError("expected images of pixels in [0, 1], none of them NaN")
+    if len(x) == 0:
+        raise ValueError("expected at least one image")
+    if not ((x >= 0) & (x <= 1)).all():
+        raise ValueError("expected ink in [0, 1]: divide by 16, fill in NaN")
     return torch.tensor(x, dtype=torch.float32)
 
 
@@ -210,7 +212,7 @@ def histogram_log_prob(groups: list[Array], x: Array) -> Array:
     """
     scores = []
     for group in groups:
-        counts = 0.3 + np.array([(16 * group == k).sum(axis=0) for k in range(17)])  # (17, 64)
+        counts = 0.2 + np.array([(16 * group == k).sum(axis=0) for k in range(17)])  # (17, 64)
         log_p = np.log(counts / counts.sum(axis=0))[(16 * x).astype(int), np.arange(64)]
         scores.append(np.log(len(group)) + log_p.sum(axis=1))
     return logsumexp(scores, axis=0) - np.log(sum(map(len, groups)))

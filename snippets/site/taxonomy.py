@@ -59,12 +59,23 @@ class Model:
         return self.key.replace("/", "_")
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A page that compares models."""
+
+    key: str
+    title: str
+    compares: tuple[str, ...]
+    data: str
+
+
 @dataclass
 class Taxonomy:
-    """Sections in order (key → title) and models in order (key → Model)."""
+    """Sections (key → title), models (key → Model) and comparisons, all in order."""
 
     sections: dict[str, str]
     models: dict[str, Model] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
 
     def of(self, section: str) -> list[Model]:
         return [model for model in self.models.values() if model.section == section]
@@ -100,6 +111,15 @@ def load(root: Path = ROOT) -> Taxonomy:
             tuple((also["key"], also["why"]) for also in entry.get("also", ())),
             (root / "docs" / f"{key}.md").is_file(),
         )
+    for entry in data.get("comparisons", ()):
+        for name in entry["compares"]:
+            if name not in keys:
+                fail(
+                    entry,
+                    f"{entry['key']} compares an unknown model, {name!r}",
+                    _nearest(name, keys),
+                )
+        taxonomy.comparisons.append(Comparison(**{**entry, "compares": tuple(entry["compares"])}))
     return taxonomy
 
 
@@ -316,10 +336,35 @@ def card(taxonomy: Taxonomy, model: Model, root: Path) -> str:
         rows.append(("Parameters", f"{count:,}"))
     if run:
         rows.append(("Page runs in", f"{run['seconds']:g} s"))
-    body = "\n".join(f"<div><dt>{k}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in rows)
     return (
-        f'<dl class="card {model.family}">\n{body}\n</dl>\n\n'
+        f'<dl class="card {model.family}">\n{_rows(rows)}\n</dl>\n\n'
         f"```mermaid\n{here_diagram(taxonomy, model)}```\n"
+    )
+
+
+def comparison_card(taxonomy: Taxonomy, page: Comparison, root: Path) -> str:
+    """The card of a page that compares models: which, on what, at what cost."""
+    run = read_json(root / "docs" / "outputs" / page.key / "run.json")
+    models = [taxonomy.models[key] for key in page.compares]
+    rows = [("Compares", " with ".join(m.title for m in models)), ("Data", page.data)]
+    if run:
+        rows.append(("Page runs in", f"{run['seconds']:g} s"))
+    node = page.key.replace("/", "_")
+    lines = [f'    {node}["{_label(page.title)}"]:::both_here']
+    lines += [f"    {_node(m)} --> {node}" for m in models]
+    lines += [line for m in models for line in _click(m, page.key.partition("/")[0])]
+    diagram = _draw(
+        "LR",
+        "What this page compares",
+        f"{' and '.join(m.title for m in models)}, side by side.",
+        lines,
+    )
+    return f'<dl class="card both">\n{_rows(rows)}\n</dl>\n\n```mermaid\n{diagram}```\n'
+
+
+def _rows(rows: list[tuple[str, object]]) -> str:
+    return "\n".join(
+        f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in rows
     )
 
 
@@ -378,4 +423,7 @@ def generated(root: Path = ROOT) -> dict[str, str]:
     for model in taxonomy.models.values():
         if model.built:
             files[f"docs/outputs/{model.key}/card.txt"] = card(taxonomy, model, root)
+    for page in taxonomy.comparisons:
+        if (root / "docs" / f"{page.key}.md").is_file():
+            files[f"docs/outputs/{page.key}/card.txt"] = comparison_card(taxonomy, page, root)
     return files

@@ -271,14 +271,17 @@ def test_the_crossing_is_where_the_gap_turns_negative_for_good(sizes, gap, expec
     assert de.crossing(sizes, np.array(gap, dtype=float)) == pytest.approx(expected)
 
 
-def test_the_drawing_shows_the_mean_gap_in_points():
-    gap = np.random.default_rng(0).normal(0.05, 0.01, (40, 3))
-    de.draw_gaps({"a": ((10, 20, 40), gap), "b": ((10, 20), -gap[:, :2])})
+def test_the_drawing_shows_the_mean_gap_in_points_and_where_it_turns():
+    gap = np.random.default_rng(0).normal(0.05, 0.01, (40, 3)) - [0, 0.05, 0.1]
+    de.draw_gaps({"a": ((10, 20, 40), gap), "b": ((10, 20), np.abs(gap[:, :2]))})
     axes = de.plt.gca()
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * gap.mean(0))
-    assert {t.get_text() for t in axes.texts} >= {"a", "b"}
+    lines = {tuple(np.round(line.get_ydata(), 9)) for line in axes.lines}
+    assert tuple(np.round(100 * gap.mean(0), 9)) in lines
+    assert {t.get_text() for t in axes.texts} == {"a", "b"}
     band = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() == pytest.approx(100 * de.interval(gap)[1].min())
+    rings = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+    assert rings == [de.crossing((10, 20, 40), gap.mean(0))]
     de.plt.close("all")
 
 

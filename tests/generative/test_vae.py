@@ -310,10 +310,10 @@ def test_bounds_depend_on_the_seed_alone(short):
     [
         (SOME[:, :63], "expected images of 64 pixels, got 63"),
         (SOME[0], "pass image\\[None\\]"),
-        (16 * SOME, "pixels in \\[0, 1\\]"),
-        (SOME - 0.1, "pixels in \\[0, 1\\]"),
+        (16 * SOME, "divide by 16"),
+        (SOME - 0.1, "divide by 16"),
         (np.where(SOME > 0.9, np.nan, SOME), "NaN"),
-        (SOME[:0], "expected images"),
+        (SOME[:0], "at least one image"),
     ],
 )
 def test_bad_images_are_refused_in_words(short, verb, x, message):
@@ -322,7 +322,7 @@ def test_bad_images_are_refused_in_words(short, verb, x, message):
 
 
 def test_other_bad_input_is_refused_in_words(short):
-    with pytest.raises(ValueError, match="pixels in"):
+    with pytest.raises(ValueError, match="divide by 16"):
         vae.train(16 * SOME)
     with pytest.raises(ValueError, match=r"expected codes \(n, 2\), got .*3"):
         vae.decode(short, np.zeros((5, 3)))
@@ -357,7 +357,7 @@ def test_histograms_count_and_mix():
     groups, x = [SPLIT.x_train[:300], SPLIT.x_train[300:400]], SOME[:5]
     logs = []
     for group in groups:
-        share = np.array([[(np.sum(group[:, j] == v) + 0.3) / (len(group) + 17 * 0.3)
+        share = np.array([[(np.sum(group[:, j] == v) + 0.2) / (len(group) + 17 * 0.2)
                            for j, v in enumerate(image)] for image in x])  # fmt: skip
         logs.append(np.log(share).sum(axis=1))
     oracle = np.log(0.75 * np.exp(logs[0]) + 0.25 * np.exp(logs[1]))
