@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils import check_X_y
+from sklearn.utils import check_array, check_X_y
 
 from snippets.shared import metrics, plots
 
@@ -58,9 +58,10 @@ def predict_proba(model, x: np.ndarray) -> np.ndarray:
     """p(y|x) for rows (n, features): an array (n, classes)."""
     if not isinstance(model, Linear):  # any classifier of scikit-learn
         return model.predict_proba(x)
-    if np.shape(x)[1:] != model.weights.shape[:1]:
+    x = check_array(x, dtype=float)
+    if x.shape[1] != len(model.weights):
         raise ValueError(f"expected rows of {len(model.weights)} features, "
-                         f"got shape {np.shape(x)}")
+                         f"got {x.shape[1]}")
     return softmax(x @ model.weights + model.bias, axis=1)
 
 
@@ -116,12 +117,15 @@ def stratified_order(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def paired_draws(x, y, sizes, *, draws=40, seed=0) -> Iterator[tuple]:
     """Yield (draw, place in sizes, x_train, y_train, x_test, y_test).
 
-    Within a draw a larger training set contains the smaller ones, and the
-    test rows are those that no size uses.
+    A larger set contains the smaller ones; no size uses the test rows.
     """
+    if not 0 < min(sizes) <= max(sizes) < len(x):
+        raise ValueError(f"expected sizes of 1 to {len(x) - 1}, got {sizes}")
     for draw in range(draws):
         order = stratified_order(y, np.random.default_rng([seed, draw]))
         test = order[max(sizes):]
+        if set(y[order[:min(sizes)]]) != set(y):
+            raise ValueError(f"{min(sizes)} rows do not hold every class")
         for j, n in enumerate(sizes):
             rows = x[order[:n]]
             centre, spread = rows.mean(0), rows.std(0)  # of these n alone
@@ -209,7 +213,7 @@ def draw_gaps(gaps: dict):
             axes.plot(turn, 0, marker="o", ms=11, mfc="none", mec=plots.INK)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="training rows",
-             ylabel="logistic ahead  ←  points  →  naive Bayes ahead")
+             ylabel="logistic ahead  ← points →  naive Bayes ahead")
 
 
 # --8<-- [end:drawing]
@@ -252,33 +256,32 @@ def study(*, draws: int = 60, cells: dict | None = None) -> dict:
     """The tables with other draws, two artificial worlds, and what each rule of thumb costs."""
     fixed = {name: fit for name, fit in trainers().items() if name != "gaussian_nb"}
     fixed["nearest"] = lambda x, y: KNeighborsClassifier(1).fit(x, y)
-    result, cost = {}, {rule: {} for rule in rules()}
-    print("rows               NB    LR    C = 1 1-NN  vote   NB - LR, points  separable")
+    every = {**fixed, "vote": partial(train_by_vote, fits=fixed)}
     worlds = {"independent": (*world(1200, 0), (20, 80, 320)),
               "disturbed": (*world(1200, 0.8), (20, 80, 320))}
+    result, cost = {}, {rule: {} for rule in rules()}
+    print("rows               NB    LR    C = 1 1-NN  vote   NB - LR, points  separable")
     for table, (x, y, sizes) in (cells or {**tables(), **worlds}).items():
-        perfect: list[bool] = []
-        every = {**fixed, "logistic": partial(train_and_note, perfect=perfect),
-                 "vote": partial(train_by_vote, fits=fixed)}
         curves = learning_curve(x, y, every, sizes, draws=draws, seed=1)
         _, low, high = 100 * interval(curves["naive_bayes"] - curves["logistic"])
-        separable = np.reshape(perfect, (draws, len(sizes))).mean(0)
         for j, n in enumerate(sizes):
             cell = {name: float(curve[:, j].mean()) for name, curve in curves.items()}
+            separable = share_separable(x, y, sizes, j, draws=draws)
             print(f"{table:14}{n:4} ", *(f"{v:.3f}" for v in cell.values()),
-                  f"{low[j]:+6.1f} to {high[j]:+5.1f}{separable[j]:11.0%}")
+                  f"{low[j]:+6.1f} to {high[j]:+5.1f}{separable:11.0%}")
             for rule, pick in rules().items():
                 best = max(cell[name] for name in fixed)
                 cost[rule][f"{table} {n}"] = 100 * (best - cell[pick(n, x.shape[1])])
-            result.setdefault(table, {})[f"n{n}"] = {**cell, "separable": float(separable[j])}
+            result.setdefault(table, {})[f"n{n}"] = {**cell, "separable": separable}
     return {**result, "cost": print_costs(cost)}
 
 
-def train_and_note(x, y, *, perfect: list[bool]) -> Linear:
-    """Unpenalised logistic regression; notes whether every training row came out right."""
-    model = train_discriminative(x, y)
-    perfect.append(metrics.accuracy(predict_proba(model, x), y) == 1)
-    return model
+def share_separable(x, y, sizes, j: int, *, draws: int) -> float:
+    """Share of the study's draws in which a linear rule gets all training rows right."""
+    return float(np.mean([
+        metrics.accuracy(predict_proba(train_discriminative(*train), train[0]), train[1]) == 1
+        for _, place, *train, _, _ in paired_draws(x, y, sizes, draws=draws, seed=1) if place == j
+    ]))
 
 
 def print_costs(cost: dict) -> dict:

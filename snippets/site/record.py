@@ -83,7 +83,8 @@ def outputs(run: PageRun) -> dict[str, str]:
                     page.file,
                     block.line,
                     "the block prints and the page shows no output",
-                    f"add {EXPECTED} and a ```text fence that quotes docs/outputs/{page.key}/NAME.txt",
+                    f"add {EXPECTED} and a ```text fence that quotes "
+                    f"docs/outputs/{page.key}/NAME.txt",
                 )
             )
         if block.output and not result.printed:

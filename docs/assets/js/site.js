@@ -17,16 +17,18 @@ const sizes = new ResizeObserver((entries) => {
 });
 
 // Material puts the buttons of each block of code into a nav of its own: no landmarks, please.
-const buttons = new MutationObserver(() => {
+const unmark = () => {
   for (const nav of document.querySelectorAll("nav.md-code__nav:not([role])")) {
     nav.setAttribute("role", "presentation");
   }
-});
+};
+const buttons = new MutationObserver(unmark);
 
 // Material's `document$` speaks once its own script has wrapped the tables.
 document$.subscribe(() => {
   sizes.disconnect();
   for (const box of document.querySelectorAll(SCROLLERS)) sizes.observe(box);
+  unmark();
   buttons.observe(document.querySelector("article"), { childList: true, subtree: true });
 });
 
