@@ -167,7 +167,7 @@ def tidy(svg: str) -> str:
     svg = re.sub(
         r'\s(?:data-[\w-]+|aria-roledescription|font-style|font-weight|title)="[^"]*"', "", svg
     )
-    svg = re.sub(r'\sstyle="[^"]*"', "", svg)
+    svg = re.sub(r'\s(?:style|fill|stroke|stroke-width|stroke-dasharray)="[^"]*"', "", svg)
     svg = re.sub(r'(<tspan class="text-inner-tspan">)([^<]*)</tspan>', r"\2", svg)
     svg = re.sub(r' class="text-outer-tspan row"', "", svg)
     used = set(re.findall(r"url\(#([^)]+)\)|(?:labelledby|describedby)=\"([^\"]+)\"", svg))
