@@ -1,24 +1,35 @@
-"""Mermaid fences become SVG when a page is recorded; the build only puts that SVG in its place.
+"""Mermaid flowcharts become SVG when a page is recorded; the build only puts the SVG in its place.
 
-A reader never downloads Mermaid: an SVG is a few kilobytes, its colours follow the page's scheme,
-and its links work without JavaScript.
+A reader never downloads Mermaid, which computes the layout and nothing else: from it this module
+writes a small SVG of its own, with real text, real links and the classes of the site's style sheet
+(`discriminative`, `generative`, `both`, `planned`, `here`, `section`).
 """
 
 import hashlib
+import json
 import logging
 import os
 import re
 import shutil
+import textwrap
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
-from snippets.site import ROOT
+from snippets.site import ROOT, columns
+from snippets.site.columns import MEASURED, SHOWN, SMALL, STEP
 from snippets.site.page import page_files, read_page
 from snippets.site.problems import PageError, Problem
 
-VENDOR = Path(__file__).parent / "vendor" / "mermaid.min.js"
+VENDOR = Path(__file__).parent / "vendor"
 FOLDER = "docs/outputs/diagrams"
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-ARGUMENTS = [
+# Part of each diagram's name: raise it when the drawing changes, and `record` draws all anew.
+EDITION = 1
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Without these Chromium asks its makers' hosts for updates on each start.
+ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -26,190 +37,382 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-]
+)
+FONTS = "Liberation Sans, Arial, Helvetica, sans-serif"
 SETTINGS = {
     "startOnLoad": False,
-    "securityLevel": "loose",
+    "securityLevel": "strict",
     "theme": "base",
-    "deterministicIds": True,
     "htmlLabels": False,
-    "fontFamily": "diagram, sans-serif",
-    "fontSize": 15,
+    "themeVariables": {"fontFamily": FONTS, "fontSize": f"{MEASURED}px"},
     "flowchart": {
         "htmlLabels": False,
         "useMaxWidth": False,
-        "nodeSpacing": 26,
-        "rankSpacing": 34,
+        "nodeSpacing": 12,
+        "rankSpacing": 36,
         "padding": 9,
-        "curve": "basis",
+        "diagramPadding": 2,
+        "subGraphTitleMargin": {"top": 2, "bottom": 8},
     },
 }
+FENCE = re.compile(
+    r"^(?P<indent>[ \t]*)```mermaid[ \t]*\n(?P<source>.*?)^(?P=indent)```", re.S | re.M
+)
+CLICK = re.compile(r'^\s*click\s+(?P<node>\S+)\s+(?:href\s+)?"(?P<url>[^"]+)"', re.M)
+COLUMNS = re.compile(r"^\s*%%\s*columns:\s*(?P<keys>.*)$", re.M)
 # MkDocs counts warnings of its own loggers, so a strict build stops on a missing diagram.
 log = logging.getLogger("mkdocs.diagrams")
 
 
-def normal(source: str) -> str:
-    """The source without trailing blanks and empty ends, so that indentation is no difference."""
-    return "\n".join(line.rstrip() for line in source.strip("\n").splitlines()).strip() + "\n"
+class Fence(NamedTuple):
+    """A Mermaid fence: its source, and the file and line of each line of it."""
+
+    source: str
+    places: tuple[tuple[str, int], ...]
+
+    def place(self, line: int = 1) -> tuple[str, int]:
+        """File and line of the source's line, counted from 1."""
+        return self.places[min(max(line, 1), len(self.places)) - 1]
+
+
+def normalised(source: str) -> str:
+    """The source without blank ends, common indentation and trailing spaces."""
+    return "\n".join(line.rstrip() for line in textwrap.dedent(source).strip().splitlines()) + "\n"
 
 
 def identifier(source: str) -> str:
-    """The name of a diagram's SVG: it changes with the source."""
-    return "d" + hashlib.sha256(normal(source).encode()).hexdigest()[:15]
+    """The name of a diagram's SVG: it changes with the source and with the edition."""
+    return "d" + hashlib.sha256(f"{EDITION}\n{normalised(source)}".encode()).hexdigest()[:12]
 
 
-def fences(root: Path = ROOT) -> list[tuple[str, int, str]]:
-    """(page file, line, source) of every Mermaid fence, its quotes expanded."""
+# ---------------------------------------------------------------- which diagrams there are
+
+
+def find_fences(text: str) -> list[tuple[int, str]]:
+    """(line of the first line of the source, source) of each Mermaid fence of a Markdown text."""
+    return [
+        (text[: match.start("source")].count("\n") + 1, textwrap.dedent(match["source"]))
+        for match in FENCE.finditer(text)
+    ]
+
+
+def fences(root: Path = ROOT) -> list[Fence]:
+    """Every Mermaid fence of the site, quotes expanded; a card's own fence too."""
     found = []
     for path in page_files(root):
-        page = read_page(path, root)
-        for fence in page.fences:
+        for fence in read_page(path, root).fences:
             if fence.info == "mermaid" and fence.lines:
-                found.append(
-                    (page.file, fence.line, normal("\n".join(n.text for n in fence.lines)))
-                )
-    for path in sorted((root / "docs" / "outputs").rglob("card.txt")):
-        # A card carries its own small diagram; the page that quotes it is beside it.
-        text = path.read_text(encoding="utf-8")
-        for match in re.finditer(r"```mermaid\n(.*?)```", text, re.S):
-            line = text[: match.start()].count("\n") + 1
-            found.append((path.relative_to(root).as_posix(), line, normal(match[1])))
+                places = tuple((line.file, line.number) for line in fence.lines)
+                found.append(Fence("\n".join(line.text for line in fence.lines), places))
+    for path in sorted((root / "docs" / "outputs").glob("*/*/*.txt")):
+        file = path.relative_to(root).as_posix()
+        for line, source in find_fences(path.read_text(encoding="utf-8")):
+            places = tuple((file, line + n) for n in range(len(source.splitlines())))
+            found.append(Fence(source, places))
     return found
 
 
-def missing(root: Path = ROOT) -> list[tuple[str, int, str]]:
-    """The fences that have no SVG yet."""
-    return [f for f in fences(root) if not (root / FOLDER / f"{identifier(f[2])}.svg").is_file()]
+def missing(root: Path = ROOT) -> list[Fence]:
+    """The fences that have no SVG yet, each source once."""
+    wanted = {identifier(fence.source): fence for fence in reversed(fences(root))}
+    folder = root / FOLDER
+    return [f for name, f in sorted(wanted.items()) if not (folder / f"{name}.svg").is_file()]
 
 
 def stale(root: Path = ROOT) -> list[Path]:
     """The SVGs that no fence uses any more."""
-    used = {identifier(source) for _, _, source in fences(root)}
-    return [p for p in sorted((root / FOLDER).glob("*.svg")) if p.stem not in used]
+    used = {identifier(fence.source) for fence in fences(root)}
+    return [path for path in sorted((root / FOLDER).glob("*.svg")) if path.stem not in used]
+
+
+# ---------------------------------------------------------------- drawing them
 
 
 def chromium() -> str | None:
-    """Path of the system's Chromium, or of $CHROMIUM."""
-    named = os.environ.get("CHROMIUM")
-    return named or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    """Path of the system's Chromium (or of $CHROMIUM), None when there is none."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
-def render(wanted: list[tuple[str, int, str]]) -> dict[str, str]:
-    """Identifier → SVG. PageError names the page and line of a fence that does not parse."""
+def render(sources: Iterable[Fence | str]) -> dict[str, str]:
+    """Draw diagrams: identifier → SVG. Offline, and the same source gives the same bytes.
+
+    PageError names the file and line of a fence that cannot be drawn.
+    """
+    wanted = [s if isinstance(s, Fence) else _unplaced(s) for s in sources]
+    for fence in wanted:
+        _check(fence)
+    if not wanted:
+        return {}
+    browser_path = chromium()
+    if browser_path is None:
+        _fail(
+            wanted[0],
+            1,
+            "a new diagram needs Chromium to be drawn",
+            "install Chromium, or set CHROMIUM to its path",
+        )
+    # In a thread of its own: the browser's event loop must not meet another one.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_draw_all, wanted, browser_path).result()
+
+
+def _draw_all(wanted: list[Fence], browser_path: str) -> dict[str, str]:
     from playwright.sync_api import sync_playwright
 
-    if chromium() is None:
-        file, line, _ = wanted[0]
-        raise PageError(
-            Problem(
-                file,
-                line,
-                "a new diagram needs Chromium to be drawn",
-                "install Chromium, or set CHROMIUM to its path",
-            )
-        )
-    drawn = {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        tab = browser.new_page()
-        tab.set_content(_sheet())
-        tab.add_script_tag(path=str(VENDOR))
-        tab.evaluate("document.fonts.load('15px diagram')")
-        for file, line, source in wanted:
-            name = identifier(source)
-            answer = tab.evaluate(DRAW, [SETTINGS, name, source])
-            if "error" in answer:
-                said = " ".join(answer["error"].split())
-                at = re.search(r"on line (\d+)", said)
-                raise PageError(
-                    Problem(
-                        file,
-                        line + int(at[1]) if at else line,
-                        f"Mermaid does not understand the diagram: {said[:200]}",
-                        "correct the line before the mark",
-                    )
-                )
-            drawn[name] = tidy(answer["svg"])
-        browser.close()
-    return drawn
+        browser = playwright.chromium.launch(executable_path=browser_path, args=list(ARGUMENTS))
+        try:
+            tab = browser.new_context(offline=True).new_page()
+            tab.set_content("<!doctype html><body></body>")
+            tab.add_script_tag(path=str(VENDOR / "mermaid.min.js"))
+            return {identifier(fence.source): _draw(tab, fence) for fence in wanted}
+        finally:
+            browser.close()
 
 
-DRAW = """async ([settings, name, source]) => {
-  mermaid.initialize(settings);
-  try { return { svg: (await mermaid.render(name, source)).svg }; }
-  catch (error) { return { error: String(error.message || error) }; }
+def _unplaced(source: str) -> Fence:
+    return Fence(source, tuple(("diagram", n + 1) for n in range(len(source.splitlines()) or 1)))
+
+
+def _fail(fence: Fence, line: int, message: str, mend: str):
+    raise PageError(Problem(*fence.place(line), message, mend))
+
+
+def words(source: str, key: str) -> str:
+    """What `accTitle` or `accDescr` says; "" when it is not there."""
+    match = re.search(rf"^\s*{key}\s*(?::\s*(?P<line>.*)|\{{(?P<block>[^}}]*)\}})", source, re.M)
+    return " ".join((match["line"] or match["block"] or "").split()) if match else ""
+
+
+def _check(fence: Fence) -> None:
+    kind = (fence.source.split() or ["nothing"])[0]
+    if kind not in ("flowchart", "graph"):
+        _fail(fence, 1, f"a diagram begins with {kind!r}", "begin it with `flowchart TD` or `LR`")
+    for key, what in (("accTitle", "title"), ("accDescr", "description")):
+        if not words(fence.source, key):
+            _fail(fence, 1, f"the diagram has no {key}", f"add a line `{key}: …`: its {what}")
+
+
+def _draw(tab, fence: Fence) -> str:
+    answer = tab.evaluate(LAY_OUT, [SETTINGS, normalised(fence.source)])
+    if "error" in answer:
+        said = " ".join(str(answer["error"]).split())
+        at = re.search(r"on line (\d+)", said)
+        skipped = len(fence.source) - len(fence.source.lstrip())
+        line = int(at[1]) + fence.source[:skipped].count("\n") if at else 1
+        expecting = said.find("Expecting")
+        short = said if expecting < 0 else said[:expecting].strip(" -^")
+        _fail(
+            fence,
+            line,
+            f"Mermaid does not understand the diagram: {short[:160]}",
+            "mend this line, or the one above it",
+        )
+    if asked := COLUMNS.search(fence.source):
+        try:
+            columns.arrange(answer, fence.source, asked["keys"])
+        except ValueError as error:
+            _fail(fence, 1, str(error), "name each group once in `%% columns: a b | c`")
+    return _svg(answer, fence.source)
+
+
+# Mermaid lays the flowchart out; then its picture is read, shape by shape, as plain numbers.
+LAY_OUT = r"""async ([settings, source]) => {
+  const round = n => Math.round(n * 10) / 10
+  const rows = e => e ? [...e.querySelectorAll(".text-outer-tspan")]
+    .map(row => row.textContent.replace(/\s+/g, " ").trim()).filter(Boolean) : []
+  const at = e => {
+    const moved = /translate\(\s*([-\d.e]+)[ ,]+([-\d.e]+)/.exec(e.getAttribute("transform") || "")
+    return moved ? [Number(moved[1]), Number(moved[2])] : [0, 0]
+  }
+  const numbers = (e, ...names) => names.map(n => round(Number(e.getAttribute(n) || 0)))
+  const path = d => d.replace(/-?\d+(\.\d+)?(e-?\d+)?/g, n => String(round(Number(n))))
+  const shape = node => {
+    const e = node.querySelector(".label-container")
+    if (e.tagName === "polygon") {
+      const [dx, dy] = at(e)
+      const points = e.getAttribute("points").trim().split(/\s+/).map(p => p.split(",").map(Number))
+      return { tag: "polygon", points: points.map(([x, y]) => [round(x + dx), round(y + dy)]) }
+    }
+    if (e.tagName === "circle") return { tag: "circle", r: numbers(e, "r")[0] }
+    const box = e.getBBox()
+    const rx = e.tagName === "g" ? box.height / 2 : Number(e.getAttribute("rx") || 0)
+    return { tag: "rect", box: [box.x, box.y, box.width, box.height].map(round), rx: round(rx) }
+  }
+  mermaid.initialize(settings)
+  const holder = document.body
+  try {
+    holder.innerHTML = (await mermaid.render("drawn", source)).svg
+  } catch (error) {
+    document.querySelectorAll("#ddrawn").forEach(e => e.remove())
+    return { error: error.message || String(error) }
+  }
+  const svg = holder.querySelector("svg")
+  const name = e => e.id.replace(/^drawn-(flowchart-)?/, "")
+  const classes = e => [...e.classList]
+  const answer = {
+    view: svg.getAttribute("viewBox").split(/\s+/).map(n => round(Number(n))),
+    clusters: [...svg.querySelectorAll(".cluster")].map(e => ({
+      name: name(e), classes: classes(e), rows: rows(e),
+      box: numbers(e.querySelector("rect"), "x", "y", "width", "height"),
+      title: round(e.querySelector(".cluster-label").getBBox().width),
+    })),
+    edges: [...svg.querySelectorAll(".edgePaths path")].map(e => ({
+      id: e.dataset.id, d: path(e.getAttribute("d")), classes: classes(e),
+      start: e.hasAttribute("marker-start"), end: e.hasAttribute("marker-end"),
+    })),
+    labels: [...svg.querySelectorAll("g.edgeLabel")].map(e => ({
+      edge: e.querySelector(".label").dataset.id, at: at(e).map(round), rows: rows(e),
+      width: Math.max(0, ...[...e.querySelectorAll("rect")].map(r => numbers(r, "width")[0])),
+    })).filter(label => label.rows.length),
+    nodes: [...svg.querySelectorAll("g.node")].map(e => ({
+      name: name(e).replace(/-\d+$/, ""), classes: classes(e), shape: shape(e),
+      rows: rows(e.querySelector(".label")),
+      at: at(e.parentNode.tagName === "a" ? e.parentNode : e).map(round),
+    })),
+  }
+  holder.innerHTML = ""
+  return answer
 }"""
 
 
-def _sheet() -> str:
-    """A blank page with the site's own font, so that boxes fit the text they will hold."""
-    import base64
-
-    font = ROOT / "docs" / "assets" / "fonts" / "stix-two-text.woff2"
-    face = ""
-    if font.is_file():
-        data = base64.b64encode(font.read_bytes()).decode()
-        face = f"@font-face{{font-family:diagram;src:url(data:font/woff2;base64,{data})}}"
-    return f"<style>{face}</style><body></body>"
+KNOWN = ("discriminative", "generative", "both", "planned", "here", "section", "quiet")
 
 
-def tidy(svg: str) -> str:
-    """Mermaid's SVG with the site's classes in place of its style sheet, and nothing unused."""
-    svg = re.sub(r"<style>.*?</style>", "", svg, flags=re.S)
-    svg = re.sub(
-        r"<defs><filter.*?</defs>|<linearGradient.*?</linearGradient>", "", svg, flags=re.S
-    )
-    svg = re.sub(r'<path[^>]*class="[^"]*edge-thickness-invisible[^"]*"[^>]*></path>', "", svg)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(
-        r'<rect class="background"[^>]*style="stroke: none"[^>]*></rect>|<rect></rect>', "", svg
-    )
-    svg = re.sub(
-        r'\s(?:data-[\w-]+|aria-roledescription|font-style|font-weight|title)="[^"]*"', "", svg
-    )
-    svg = re.sub(r'\s(?:style|fill|stroke|stroke-width|stroke-dasharray)="[^"]*"', "", svg)
-    svg = re.sub(r'(<tspan class="text-inner-tspan">)([^<]*)</tspan>', r"\2", svg)
-    svg = re.sub(r' class="text-outer-tspan row"', "", svg)
-    used = set(re.findall(r"url\(#([^)]+)\)|(?:labelledby|describedby)=\"([^\"]+)\"", svg))
-    names = {name for pair in used for name in pair if name}
-    svg = re.sub(
-        r'<marker id="([^"]+)".*?</marker>',
-        lambda m: m[0] if m[1] in names else "",
-        svg,
-        flags=re.S,
-    )
-    svg = re.sub(r'\sid="([^"]+)"', lambda m: m[0] if m[1] in names else "", svg)
-    svg = re.sub(r"-?\d+\.\d{2,}", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), svg)
-    # Mermaid takes one class a node; the taxonomy joins two, as in generative_planned.
-    svg = re.sub(r"\b(discriminative|generative|both)_(planned|here)\b", r"\1 \2", svg)
-    svg = re.sub(
-        r'class="([^"]*)"', lambda m: f'class="{" ".join(dict.fromkeys(m[1].split()))}"', svg
-    )
-    svg = re.sub(r'role="graphics-document document"', 'role="group"', svg)
-    # It may shrink a little to fit; beyond that its box scrolls, so that the text stays legible.
-    svg = re.sub(
-        r'<svg width="([\d.]+)"([^>]*?) height="[\d.]+"',
-        lambda m: (
-            f'<svg width="{float(m[1]):.0f}"{m[2]} style="min-width:'
-            f'{min(float(m[1]), max(300, 0.72 * float(m[1]))):.0f}px"'
-        ),
-        svg,
-        count=1,
-    )
-    while svg != (svg := re.sub(r"<g></g>", "", svg)):
-        pass
-    return re.sub(r"></(path|rect|circle|polygon|line)>", "/>", svg).strip() + "\n"
-
-
-def formatter(source, language, css_class, options, md, **kwargs) -> str:
-    """A custom fence of pymdownx.superfences: the recorded SVG, inline, in a `div`."""
+def _svg(drawn: dict, source: str) -> str:
+    """A small SVG: links are links, colours are left to the style sheet's classes."""
     name = identifier(source)
-    path = ROOT / FOLDER / f"{name}.svg"
+    links = {match["node"]: match["url"] for match in CLICK.finditer(source)}
+    width, height = drawn["view"][2:]
+    # With links inside it is a group; without, one picture that its description replaces.
+    role = "group" if links else "img"
+    marker = (
+        f'<marker id="{name}-to" viewBox="0 0 10 10" refX="5" refY="5" markerWidth="8" '
+        'markerHeight="8" markerUnits="userSpaceOnUse" orient="auto-start-reverse">'
+        '<path d="M0 0L10 5L0 10z"/></marker>'
+    )
+    arrows = any(edge["start"] or edge["end"] for edge in drawn["edges"])
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="flowchart" width="{_n(width)}" '
+        # On a phone it shrinks a little before its box scrolls.
+        f'height="{_n(height)}" style="min-width:{0.85 * width:.0f}px" '
+        f'viewBox="{" ".join(map(_n, drawn["view"]))}" role="{role}" '
+        f'aria-label="{escape(words(source, "accTitle"))}" aria-describedby="{name}-is" '
+        f'fill="none" stroke="currentColor" font-size="{SHOWN}" text-anchor="middle">',
+        f'<desc id="{name}-is">{escape(words(source, "accDescr"))}</desc>',
+        marker if arrows else "",
+        *(_cluster(cluster, links) for cluster in drawn["clusters"]),
+        '<g class="edges">',
+        *(_edge(edge, name) for edge in drawn["edges"]),
+        "</g>",
+        *(_label(label) for label in drawn["labels"]),
+        *(_node(node, links) for node in drawn["nodes"]),
+        "</svg>",
+    ]
+    return "\n".join(filter(None, parts)) + "\n"
+
+
+def _n(value: float) -> str:
+    """A coordinate: a tenth of a pixel is enough."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _classes(kind: str, classes: list[str]) -> str:
+    return " ".join([kind, *(c for c in KNOWN if c in classes)])
+
+
+def _link(body: str, url: str | None, rows: list[str]) -> str:
+    if not url:
+        return body
+    # Rows are separate texts; what is heard is one name.
+    name = f' aria-label="{escape(" ".join(rows))}"' if len(rows) > 1 else ""
+    return f'<a href="{escape(url)}"{name}>{body}</a>'
+
+
+def _text(rows: list[str], x: float = 0, y: float = 0, size: float = SHOWN) -> str:
+    """Rows of text, centred on (x, y)."""
+    first = y + size * 0.36 - (len(rows) - 1) * STEP / 2
+    return "".join(
+        f"<text{_xy(x, first + n * STEP)}>{escape(row, False)}</text>" for n, row in enumerate(rows)
+    )
+
+
+def _xy(x: float, y: float) -> str:
+    return "".join(f' {name}="{_n(value)}"' for name, value in (("x", x), ("y", y)) if value)
+
+
+def _cluster(cluster: dict, links: dict[str, str]) -> str:
+    x, y, width, height = cluster["box"]
+    middle = round(x + width / 2, 1), y + 7 + STEP * len(cluster["rows"]) / 2
+    title = _link(_text(cluster["rows"], *middle), links.get(cluster["name"]), cluster["rows"])
+    return (
+        f'<g class="{_classes("cluster", cluster["classes"])}"><rect x="{_n(x)}" y="{_n(y)}" '
+        f'width="{_n(width)}" height="{_n(height)}"/>{title}</g>'
+    )
+
+
+def _edge(edge: dict, name: str) -> str:
+    if "edge-thickness-invisible" in edge["classes"]:
+        return ""
+    ends = "".join(f' marker-{end}="url(#{name}-to)"' for end in ("start", "end") if edge[end])
+    dotted = ' class="dotted" stroke-dasharray="2 4"' * ("edge-pattern-dotted" in edge["classes"])
+    thick = ' class="thick"' * ("edge-thickness-thick" in edge["classes"])
+    return f'<path{dotted}{thick} d="{edge["d"].replace(".0", "")}"{ends}/>'
+
+
+def _label(label: dict) -> str:
+    """Words on an edge, on a ground of paper that interrupts the line."""
+    (x, y), width = label["at"], round(label["width"] * SMALL / MEASURED + 6, 1)
+    height = STEP * len(label["rows"]) + 2
+    return (
+        f'<g class="label"><rect x="{_n(x - width / 2)}" y="{_n(y - height / 2)}" '
+        f'width="{_n(width)}" height="{_n(height)}"/>{_text(label["rows"], x, y, SMALL)}</g>'
+    )
+
+
+def _node(node: dict, links: dict[str, str]) -> str:
+    shape = node["shape"]
+    if shape["tag"] == "polygon":
+        points = " ".join(f"{_n(x)},{_n(y)}" for x, y in shape["points"])
+        drawn = f'<polygon points="{points}"/>'
+    elif shape["tag"] == "circle":
+        drawn = f'<circle r="{_n(shape["r"])}"/>'
+    else:
+        x, y, width, height = shape["box"]
+        drawn = (
+            f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}" '
+            f'rx="{_n(shape["rx"] or 3)}"/>'
+        )
+    x, y = node["at"]
+    body = (
+        f'<g class="{_classes("node", node["classes"])}" transform="translate({_n(x)} {_n(y)})">'
+        f"{drawn}{_text(node['rows'])}</g>"
+    )
+    return _link(body, links.get(node["name"]), node["rows"])
+
+
+# ---------------------------------------------------------------- putting them in their place
+
+
+def formatter(source: str, language: str, css_class: str, options: dict, md, **kwargs) -> str:
+    """A custom fence of pymdownx.superfences: the recorded SVG, inline, in a box of its own."""
+    path = ROOT / FOLDER / f"{identifier(source)}.svg"
+    first = (source.strip().splitlines() or ["an empty fence"])[0]
     for key in ("accTitle", "accDescr"):
-        if not re.search(rf"^\s*{key}\s*[:{{]", source, re.M):
-            log.warning("a Mermaid diagram has no %s: add the line `%s: …`", key, key)
+        if not words(source, key):
+            log.warning("%s: the diagram has no %s: add a line `%s: …`", _where(source), key, key)
     if not path.is_file():
-        first = source.strip().splitlines()[0] if source.strip() else "nothing"
-        log.warning("the diagram %r was never drawn: run `python -m snippets record`", first)
-        return '<div class="diagram"></div>'
-    return f'<div class="{css_class}">{path.read_text(encoding="utf-8").strip()}</div>'
+        log.warning(
+            "%s: the diagram was never drawn: run `python -m snippets record`", _where(source)
+        )
+        return f'<div class="{css_class}"><p>{escape(first)} …</p></div>'
+    return f'<div class="{css_class}">\n{path.read_text(encoding="utf-8")}</div>'
+
+
+def _where(source: str) -> str:
+    """File and line of a fence that the build could not draw: it only hears the source."""
+    name = identifier(source)
+    for fence in fences():
+        if identifier(fence.source) == name:
+            return "{}:{}".format(*fence.place())
+    return json.dumps(source.strip().partition("\n")[0])

@@ -1,429 +1,355 @@
-"""The taxonomy as data: read it, check it, and write the diagrams, cards and tables that follow.
+"""What follows from the taxonomy: diagrams, cards and tables.
 
 `generated(root)` gives the text of every file that `record` writes from `snippets/taxonomy.yml`,
-`snippets/claims.yml` and the recorded runs; nothing in it depends on the day or the machine.
+`snippets/claims.yml`, the pages that exist and their recorded runs; nothing in it depends on the
+day or the machine.
 """
 
-import difflib
-import html
+import itertools
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 
-import yaml
-
 from snippets.site import ROOT
-from snippets.site.problems import PageError, Problem
 from snippets.site.record import read_json
+from snippets.site.register import (
+    FAMILIES,
+    VERBS,
+    Claim,
+    Model,
+    Section,
+    Taxonomy,
+    load,
+    load_claims,
+    settled,
+)
 
-FILE = "snippets/taxonomy.yml"
-CLAIMS = "snippets/claims.yml"
-# Each ability is a verb that the module must have.
-VERBS = {
-    "classify": "predict_proba",
-    "regress": "predict",
-    "score": "log_prob",
-    "sample": "sample",
-    "encode": "encode",
-    "fill in": "impute",
-}
-FAMILIES = ("discriminative", "generative", "both")
-LIKELIHOODS = ("exact", "bounded", "absent")
-REQUIRED = ("key", "title", "family", "represents", "can", "data")
-ALLOWED = (*REQUIRED, "parent", "likelihood", "sampling", "synonyms", "also")
-
-
-@dataclass(frozen=True)
-class Model:
-    """One model; `built` when its page exists."""
-
-    key: str
-    title: str
-    family: str
-    represents: str
-    can: tuple[str, ...]
-    data: str
-    parent: str
-    likelihood: str
-    sampling: str
-    synonyms: tuple[str, ...]
-    also: tuple[tuple[str, str], ...]
-    built: bool
-
-    @property
-    def section(self) -> str:
-        return self.key.partition("/")[0]
-
-    @property
-    def node(self) -> str:
-        return self.key.replace("/", "_")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A page that compares models."""
-
-    key: str
-    title: str
-    compares: tuple[str, ...]
-    data: str
-
-
-@dataclass
-class Taxonomy:
-    """Sections (key → title), models (key → Model) and comparisons, all in order."""
-
-    sections: dict[str, str]
-    models: dict[str, Model] = field(default_factory=dict)
-    comparisons: list[Comparison] = field(default_factory=list)
-
-    def of(self, section: str) -> list[Model]:
-        return [model for model in self.models.values() if model.section == section]
-
-
-def load(root: Path = ROOT) -> Taxonomy:
-    """Read and check the taxonomy; PageError names file, line and mend of the first mistake."""
-    text = (root / FILE).read_text(encoding="utf-8")
-    data = yaml.safe_load(text)
-    taxonomy = Taxonomy(data["sections"])
-
-    def fail(entry: dict, message: str, mend: str):
-        key = str(entry.get("key", ""))
-        lines = text.splitlines()
-        line = next((n for n, s in enumerate(lines, 1) if s.strip() == f"- key: {key}"), 0)
-        raise PageError(Problem(FILE, line, message, mend))
-
-    keys = {entry.get("key") for entry in data["models"]}
-    for entry in data["models"]:
-        _check(entry, taxonomy, keys, fail)
-        key = entry["key"]
-        taxonomy.models[key] = Model(
-            key,
-            entry["title"],
-            entry["family"],
-            entry["represents"],
-            tuple(entry["can"]),
-            entry["data"],
-            entry.get("parent", key.partition("/")[0]),
-            entry.get("likelihood", "absent"),
-            entry.get("sampling", "–"),
-            tuple(entry.get("synonyms", ())),
-            tuple((also["key"], also["why"]) for also in entry.get("also", ())),
-            (root / "docs" / f"{key}.md").is_file(),
-        )
-    for entry in data.get("comparisons", ()):
-        for name in entry["compares"]:
-            if name not in keys:
-                fail(
-                    entry,
-                    f"{entry['key']} compares an unknown model, {name!r}",
-                    _nearest(name, keys),
-                )
-        taxonomy.comparisons.append(Comparison(**{**entry, "compares": tuple(entry["compares"])}))
-    return taxonomy
-
-
-def _check(entry: dict, taxonomy: Taxonomy, keys: set, fail) -> None:
-    for name in REQUIRED:
-        if not entry.get(name):
-            fail(entry, f"an entry has no {name}", f"add `{name}: …`")
-    for name in entry:
-        if name not in ALLOWED:
-            fail(entry, f"unknown field {name!r}", _nearest(name, ALLOWED))
-    key = entry["key"]
-    if key in taxonomy.models:
-        fail(entry, f"{key} is listed twice", "keep one of them")
-    if key.partition("/")[0] not in taxonomy.sections:
-        fail(entry, f"{key} is in no section", _nearest(key.partition("/")[0], taxonomy.sections))
-    for value, known, what in (
-        (entry["family"], FAMILIES, "family"),
-        (entry.get("likelihood", "absent"), LIKELIHOODS, "likelihood"),
-        *((ability, tuple(VERBS), "ability") for ability in entry["can"]),
-        *(
-            (link, tuple(keys), "model")
-            for link in [
-                *filter(None, [entry.get("parent")]),
-                *(a["key"] for a in entry.get("also", ())),
-            ]
-        ),
-    ):
-        if value not in known:
-            fail(entry, f"{key} names an unknown {what}, {value!r}", _nearest(value, known))
-
-
-def _nearest(name: str, known) -> str:
-    near = difflib.get_close_matches(str(name), list(known), 1, 0.4)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(map(str, known))}"
+__all__ = ["VERBS", "Claim", "Model", "Taxonomy", "generated", "load", "load_claims"]
+FOLDER = "docs/outputs/taxonomy"
 
 
 # ---------------------------------------------------------------- diagrams
 
 
 def _label(text: str) -> str:
-    """Break a long title over two lines, so that the boxes stay narrow."""
-    words, half = text.split(), len(text) / 2
-    if len(text) <= 16 or len(words) < 2:
+    """Words over one or two lines of much the same length."""
+    words = text.split()
+    if len(text) <= 12 or len(words) < 2:
         return text
-    lengths = [len(" ".join(words[:k])) for k in range(1, len(words))]
-    cut = min(range(len(lengths)), key=lambda k: abs(lengths[k] - half)) + 1
-    return " ".join(words[:cut]) + "<br>" + " ".join(words[cut:])
+    halves = [(" ".join(words[:n]), " ".join(words[n:])) for n in range(1, len(words))]
+    return "<br>".join(min(halves, key=lambda half: max(map(len, half))))
 
 
-def _node(model: Model, here: str = "") -> str:
-    classes = (
-        [model.family]
-        + ([] if model.built else ["planned"])
-        + (["here"] if model.key == here else [])
-    )
-    return f'{model.node}["{_label(model.title)}"]:::{"_".join(classes)}'
+def _box(model: Model) -> str:
+    return f'{model.node}["{model.short or model.title}"]'
 
 
-def _classes(names: set[str]) -> list[str]:
-    """Mermaid wants each class defined; their looks are in the site's style sheet."""
-    return [f"    classDef {name} stroke-width:1px" for name in sorted(names)]
+def _href(model: Model, section: str) -> str:
+    """Relative address of a page, from a page of `section` ("" is the front page)."""
+    if model.section == section:
+        return f"{model.stem}.html"
+    return f"{'../' if section else ''}{model.key}.html"
 
 
-def _draw(kind: str, title: str, description: str, lines: list[str]) -> str:
-    text = [f"flowchart {kind}", f"    accTitle: {title}", f"    accDescr: {description}", *lines]
-    names = set(re.findall(r":::(\w+)", "\n".join(lines)))
-    return "\n".join([*text, *_classes(names)]) + "\n"
+def _clicks(models: Iterable[Model], section: str, but: str = "") -> list[str]:
+    linked = [model for model in models if model.built and model.key != but]
+    return [f'click {model.node} href "{_href(model, section)}"' for model in linked]
 
 
-def _click(model: Model, folder: str, here: str = "") -> list[str]:
-    """A link, relative to the page in `folder`, to a page that exists and is not this one."""
-    if not model.built or model.key == here:
-        return []
-    up = "../" if folder else ""
-    href = (
-        f"{up}{model.key}.html"
-        if model.section != folder
-        else f"{model.key.partition('/')[2]}.html"
-    )
-    return [f'    click {model.node} href "{href}"']
+def _classes(models: Iterable[Model], here: str = "") -> list[str]:
+    """Colours by family, planned ones dashed; the style sheet knows the classes."""
+    models = list(models)
+    members = {
+        **{family: [m.node for m in models if m.family == family] for family in FAMILIES},
+        "planned": [m.node for m in models if not m.built],
+        "here": [m.node for m in models if m.key == here],
+    }
+    lines = [f"class {','.join(nodes)} {name}" for name, nodes in members.items() if nodes]
+    return [*lines, *["classDef planned stroke-dasharray: 4 3"] * bool(members["planned"])]
+
+
+def _flowchart(title: str, description: str, lines: Iterable[str]) -> str:
+    head = [f"accTitle: {title}", f"accDescr: {description}"]
+    return "flowchart LR\n" + "".join(f"    {line}\n" for line in [*head, *lines])
+
+
+def _listing(names: Iterable[str]) -> str:
+    names = list(names)
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _count(models: Iterable[Model]) -> str:
+    models = list(models)
+    built = sum(model.built for model in models)
+    if built == len(models):
+        return f"all {built} written"
+    return f"{built or 'none'} of {len(models)} written, the others planned and dashed"
+
+
+def _group(key: str, title: str, members: list[Model]) -> list[str]:
+    """A titled group of boxes; those that build on another of them hang below it."""
+    branches = [
+        f"{m.parent.replace('/', '_')} --- {m.node}"
+        for m in members
+        if m.parent in {other.key for other in members}
+    ]
+    return [f'subgraph {key}["{title}"]', *(f"    {_box(m)}" for m in members), "end", *branches]
+
+
+LEGEND = (
+    'subgraph legend["How to read it"]',
+    '    says_discriminative["discriminative"]',
+    '    says_generative["generative"]',
+    '    says_both["either, or both"]',
+    '    says_planned["dashed: planned"]',
+    "end",
+    *(f"class says_{family} {family}" for family in FAMILIES),
+    "class says_planned planned",
+)
 
 
 def map_diagram(taxonomy: Taxonomy) -> str:
-    """Every model, for the front page: a column for each section, from the top of its tree."""
-    lines, links = [], []
-    for section, title in taxonomy.sections.items():
-        lines.append(f'    {section}["{title}"]:::section')
-        links.append(f'    click {section} href "{section}/index.html"')
-        above = section
-        for model in _from_the_top(taxonomy, section):
-            # An unseen link holds the column together.
-            lines.append(f"    {above} ~~~ {_node(model).replace('<br>', ' ')}")
-            links += _click(model, "")
-            above = model.node
-    built = sum(model.built for model in taxonomy.models.values())
-    tight = '%%{init: {"flowchart": {"rankSpacing": 9, "nodeSpacing": 12, "padding": 7}}}%%\n'
-    return tight + _draw(
-        "TB",
+    """Everything at once: sections as groups in columns, overlaps dotted."""
+    on_map = [section for section in taxonomy.sections.values() if section.column]
+    models = [model for section in on_map for model in taxonomy.of(section.key)]
+    columns = [[s.key for s in on_map if s.column == n] for n in sorted({s.column for s in on_map})]
+    shortest = min(columns, key=lambda keys: sum(len(taxonomy.of(key)) + 1 for key in keys))
+    shortest.append("legend")
+    lines = [f"%% columns: {' | '.join(' '.join(column) for column in columns)}"]
+    for section in on_map:
+        lines += _group(section.key, section.title, taxonomy.of(section.key))
+    lines += LEGEND
+    for model in models:
+        for key, why in model.also:
+            ends = sorted((model, taxonomy.models[key]), key=taxonomy.column)
+            # A line across a third column would join nothing clearly.
+            if taxonomy.column(ends[1]) - taxonomy.column(ends[0]) < 2:
+                lines.append(f'{ends[0].node} -. "{_label(why)}" .- {ends[1].node}')
+    lines += [f'click {s.key} href "{s.key}/index.html"' for s in on_map]
+    return _flowchart(
         "The map of models",
-        f"{len(taxonomy.sections)} sections and their {len(taxonomy.models)} models, of which "
-        f"{built} have a page; dashed boxes are planned.",
-        lines + links,
+        f"{len(on_map)} sections: {_listing(s.title for s in on_map)}. Of their models, "
+        f"{_count(models)}. Dotted lines join models of different sections that belong together.",
+        [*lines, *_clicks(models, ""), *_classes(models)],
     )
 
 
-def _from_the_top(taxonomy: Taxonomy, parent: str) -> list[Model]:
-    """The models below a section or a model, each followed by its children."""
-    found = []
-    for model in taxonomy.models.values():
-        if model.parent == parent:
-            found += [model, *_from_the_top(taxonomy, model.key)]
-    return found
-
-
 def overlaps_diagram(taxonomy: Taxonomy) -> str:
-    """The models that belong to two places, and why."""
-    lines, shown = [], {}
-    for model in taxonomy.models.values():
-        for key, why in model.also:
-            other = taxonomy.models[key]
-            shown |= {model.key: model, other.key: other}
-            lines.append(f"    {_node(model)} -. {_quote(why)} .- {_node(other)}")
-    links = [line for model in shown.values() for line in _click(model, "")]
-    names = ", ".join(model.title for model in shown.values())
-    return _draw("LR", "Where the families meet", f"Dotted lines join {names}.", lines + links)
-
-
-def _quote(text: str) -> str:
-    return f'"{text}"'
+    """The models that belong to two places, pair by pair, and why."""
+    on_map = [model for model in taxonomy.models.values() if taxonomy.column(model)]
+    pairs = [(m, taxonomy.models[key], why) for m in on_map for key, why in m.also]
+    sides: tuple[list[Model], list[Model]] = ([], [])
+    lines, said = [], []
+    for n, (one, other, why) in enumerate(pairs):
+        # A box for each row: some models stand in several.
+        ends = [replace(one, key=f"{one.key}_{n}"), replace(other, key=f"{other.key}_{n}")]
+        lines.append(f'{ends[0].node} -. "{why}" .- {ends[1].node}')
+        lines += [
+            f'click {e.node} href "{m.key}.html"' for e, m in zip(ends, (one, other)) if m.built
+        ]
+        said.append(f"{one.title} and {other.title}: {why}.")
+        for side, end in zip(sides, ends):
+            side.append(end)
+    groups = [*_group("one", "A model", sides[0]), *_group("other", "and its relative", sides[1])]
+    lines = ["%% columns: one | other", *groups, *lines, *_classes([*sides[0], *sides[1]])]
+    return _flowchart("Where the families meet", " ".join(said), lines)
 
 
 def map_list(taxonomy: Taxonomy) -> str:
     """The map as nested Markdown lists, one for each section: for screens that hold no diagram."""
 
-    def below(parent: str, depth: int) -> list[str]:
-        lines = []
-        for model in taxonomy.models.values():
-            if model.parent == parent:
-                # Brackets make a link of what is built; what is planned keeps the same place.
-                name = f"[{model.title}]({model.key}.md){{ .{model.family} }}"
-                if not model.built:
-                    name = f'<span class="{model.family} planned">{model.title}</span>'
-                lines += [f"{'    ' * depth}- {name}", *below(model.key, depth + 1)]
-        return lines
+    def item(model: Model, depth: int) -> list[str]:
+        name = f"[{model.title}]({model.key}.md){{ .{model.family} }}"
+        if not model.built:
+            name = f'<span class="{model.family} planned">{escape(model.title)}</span>'
+        below = [line for child in taxonomy.children(model.key) for line in item(child, depth + 1)]
+        return [f"{'    ' * depth}- {name}", *below]
 
     lines = []
-    for section, title in taxonomy.sections.items():
-        lines += [f"- [{title}]({section}/index.md)", *below(section, 1)]
+    for section in taxonomy.sections.values():
+        if section.column:
+            lines.append(f"- [{section.title}]({section.key}/index.md)")
+            tops = [model for model in taxonomy.of(section.key) if not model.parent]
+            lines += [line for model in tops for line in item(model, 1)]
     return "\n".join(lines) + "\n"
 
 
-def tree_diagram(taxonomy: Taxonomy, section: str) -> str:
-    """One section's tree, for its index page."""
-    models = taxonomy.of(section)
-    lines = [f'    {section}["{taxonomy.sections[section]}"]:::section']
-    lines += [f"    {m.parent.replace('/', '_')} --> {_node(m)}" for m in models]
-    lines += [line for m in models for line in _click(m, section)]
-    names = ", ".join(m.title for m in models)
-    return _draw(
-        "LR",
-        f"{taxonomy.sections[section]}: the models of this section",
-        f"The tree of {names}. Dashed boxes are planned.",
-        lines,
+def tree_diagram(taxonomy: Taxonomy, section: Section) -> str:
+    """One section, for its index page: its groups side by side, or its one group and overlaps."""
+    models = taxonomy.of(section.key)
+    name = f"{section.title}: the models of this section"
+    if not section.groups:
+        said = f"{_listing(m.title for m in models)}: {_count(models)}."
+        return _with_overlaps(taxonomy, section.title, models, name, said)
+    groups = []
+    for n, title in enumerate(section.groups):
+        members = [model for model in models if _group_of(taxonomy, model) == title]
+        groups += [(f"{section.key}_{n}", title, members)] if members else []
+    lines = [f"%% columns: {' | '.join(' '.join(column) for column in _balanced(groups))}"]
+    for key, title, members in groups:
+        lines += _group(key, title, members)
+    said = [f"{title}: {_listing(m.title for m in members)}." for _, title, members in groups]
+    said.append(f"Of these, {_count(models)}.")
+    return _flowchart(
+        name, " ".join(said), [*lines, *_clicks(models, section.key), *_classes(models)]
     )
+
+
+def _group_of(taxonomy: Taxonomy, model: Model) -> str:
+    while model.parent:
+        model = taxonomy.models[model.parent]
+    return model.group
+
+
+def _balanced(groups: list[tuple[str, str, list[Model]]], columns: int = 3) -> list[list[str]]:
+    """Groups over at most three columns, in order, so that the tallest column is low."""
+    sizes = [len(members) + 1 for *_, members in groups]
+    keys = [key for key, *_ in groups]
+    inner = itertools.combinations(range(1, len(keys)), min(columns, len(keys)) - 1)
+    cuts = [list(itertools.pairwise((0, *cut, len(keys)))) for cut in inner]
+    best = min(cuts, key=lambda cut: max(sum(sizes[a:b]) for a, b in cut))
+    return [keys[a:b] for a, b in best]
 
 
 def here_diagram(taxonomy: Taxonomy, model: Model) -> str:
-    """Where a page is: its section, its parent, itself, its children and its overlaps."""
-    section, lines, shown = model.section, [], {}
-    lines.append(f'    {section}["{taxonomy.sections[section]}"]:::section')
-    above = model
-    while above.parent in taxonomy.models:
-        above = taxonomy.models[above.parent]
-        shown[above.key] = above
-    shown[model.key] = model
-    shown |= {m.key: m for m in taxonomy.models.values() if m.parent == model.key}
-    for m in shown.values():
-        lines.append(f"    {m.parent.replace('/', '_')} --> {_node(m, model.key)}")
-    for one, other, why in _overlaps(taxonomy, model):
-        shown[other.key] = other
-        lines.append(f"    {one.node} -. {_quote(why)} .- {_node(other)}")
-    lines.append(f'    click {section} href "index.html"')
-    lines += [line for m in shown.values() for line in _click(m, section, model.key)]
-    return _draw(
-        "LR",
-        f"Where {model.title[0].lower() + model.title[1:]} stands",
-        f"{model.title} in the section {taxonomy.sections[section]}, with what it is next to.",
-        lines,
-    )
+    """Where a page stands: its section and group, the models beside it, and its overlaps."""
+    section = taxonomy.sections[model.section]
+    group = _group_of(taxonomy, model)
+    beside = [m for m in taxonomy.of(section.key) if _group_of(taxonomy, m) == group]
+    if not section.column:  # questions and practice: only what can be read
+        beside = [m for m in beside if m.built]
+    title = f"{section.title} ›<br>{group}" if group else section.title
+    others = _listing(m.title for m in beside if m.key != model.key)
+    description = f"{model.title} in {section.title}{f', {group.lower()}' if group else ''}"
+    description += f", beside {others}." if others else "."
+    name = f"Where this page stands: {model.title}"
+    return _with_overlaps(taxonomy, title, beside, name, description, here=model.key)
 
 
-def _overlaps(taxonomy: Taxonomy, model: Model) -> list[tuple[Model, Model, str]]:
-    own = [(model, taxonomy.models[key], why) for key, why in model.also]
-    others = [
-        (model, m, why) for m in taxonomy.models.values() for key, why in m.also if key == model.key
-    ]
-    return own + others
+def _with_overlaps(
+    taxonomy: Taxonomy, title: str, models: list[Model], name: str, said: str, here: str = ""
+) -> str:
+    """A group of models and, in a second column, those of elsewhere that share something."""
+    section = models[0].section
+    inside = {m.key for m in models}
+    shown, lines = {}, []
+    for model in models:
+        for other, why in taxonomy.overlaps(model):
+            if other.key not in inside and here in ("", model.key):
+                shown[other.key] = other
+                lines.append(f'{model.node} -. "{_label(why)}" .- {other.node}')
+    groups = _group(section, title, models)
+    if shown:
+        groups += _group("related", "Related", list(shown.values()))
+        said += f" Related: {_listing(m.title for m in shown.values())}."
+    both = [*models, *shown.values()]
+    lines = [f"%% columns: {section}{' | related' * bool(shown)}", *groups, *lines]
+    if here:
+        lines.append(f'click {section} href "index.html"')
+    return _flowchart(name, said, [*lines, *_clicks(both, section, here), *_classes(both, here)])
 
 
 # ---------------------------------------------------------------- cards and tables
 
 
-def card(taxonomy: Taxonomy, model: Model, root: Path) -> str:
-    """A page's card: what the model is, what it can do, what it costs, and where it stands."""
-    run = read_json(root / "docs" / "outputs" / model.key / "run.json")
+def _run(root: Path, model: Model) -> dict:
+    return read_json(root / "docs" / "outputs" / model.key / "run.json") if model.built else {}
+
+
+def _seconds(run: dict) -> str:
+    return f"{run['seconds']:.2g} s" if run else "–"
+
+
+def card(taxonomy: Taxonomy, model: Model, root: Path = ROOT) -> str:
+    """What a page's model is, what it can do and what it costs; and where it stands."""
+    run = _run(root, model)
     count = run.get("metrics", {}).get("parameters")
-    rows = [("Represents", model.represents), ("Can", ", ".join(model.can))]
-    if model.likelihood != "absent" or model.family == "generative":
-        rows.append(("Likelihood", model.likelihood))
-    if model.sampling != "–":
-        rows.append(("Draws", model.sampling))
-    rows.append(("Data", model.data))
-    if count:
-        rows.append(("Parameters", f"{count:,}"))
-    if run:
-        rows.append(("Page runs in", f"{run['seconds']:g} s"))
-    return (
-        f'<dl class="card {model.family}">\n{_rows(rows)}\n</dl>\n\n'
-        f"```mermaid\n{here_diagram(taxonomy, model)}```\n"
+    rows = {
+        "Compares": _listing(taxonomy.models[key].title for key in model.compares),
+        "Represents": model.represents,
+        "Family": "either" if model.family == "both" else model.family,
+        "Can": _listing(model.can) if model.can else "–",
+        "Likelihood": model.likelihood,
+        "Draws": model.sampling,
+        "Data": model.data,
+        # Not every page counts them; before the first run nobody knows.
+        "Parameters": f"{count:,.0f}" if count else "" if run else "–",
+        "Page runs in": _seconds(run),
+        "Also called": ", ".join(model.synonyms),
+    }
+    body = "\n".join(
+        f"<div><dt>{key}</dt><dd>{escape(value)}</dd></div>" for key, value in rows.items() if value
     )
+    here = here_diagram(taxonomy, model)
+    return f'<dl class="card {model.family}">\n{body}\n</dl>\n\n```mermaid\n{here}```\n'
 
 
-def comparison_card(taxonomy: Taxonomy, page: Comparison, root: Path) -> str:
-    """The card of a page that compares models: which, on what, at what cost."""
-    run = read_json(root / "docs" / "outputs" / page.key / "run.json")
-    models = [taxonomy.models[key] for key in page.compares]
-    rows = [("Compares", " with ".join(m.title for m in models)), ("Data", page.data)]
-    if run:
-        rows.append(("Page runs in", f"{run['seconds']:g} s"))
-    node = page.key.replace("/", "_")
-    lines = [f'    {node}["{_label(page.title)}"]:::both_here']
-    lines += [f"    {_node(m)} --> {node}" for m in models]
-    lines += [line for m in models for line in _click(m, page.key.partition("/")[0])]
-    diagram = _draw(
-        "LR",
-        "What this page compares",
-        f"{' and '.join(m.title for m in models)}, side by side.",
-        lines,
-    )
-    return f'<dl class="card both">\n{_rows(rows)}\n</dl>\n\n```mermaid\n{diagram}```\n'
-
-
-def _rows(rows: list[tuple[str, object]]) -> str:
-    return "\n".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in rows
-    )
-
-
-def table(taxonomy: Taxonomy, section: str, root: Path) -> str:
-    """A section's models side by side, as a Markdown table."""
+def table(taxonomy: Taxonomy, section: Section, root: Path = ROOT) -> str:
+    """A section's models side by side, as a Markdown table for its index page."""
     rows = [
-        "| Model | Represents | Can | Likelihood | Draws | Page runs in |",
-        "|---|---|---|---|---|---:|",
+        ("Model", "Represents", "Can", "Likelihood", "Draws", "Page runs in"),
+        ("---", "---", "---", "---", "---", "---:"),
     ]
-    for model in taxonomy.of(section):
-        run = read_json(root / "docs" / "outputs" / model.key / "run.json")
-        title = f"[{model.title}]({model.key.partition('/')[2]}.md)" if model.built else model.title
-        seconds = f"{run['seconds']:g} s" if run else "planned" if not model.built else "–"
-        likelihood = "–" if model.family == "discriminative" else model.likelihood
-        what = model.represents.replace("|", "\\|")
+    for model in taxonomy.of(section.key):
         rows.append(
-            f"| {title} | {what} | {', '.join(model.can)} | {likelihood} | "
-            f"{model.sampling} | {seconds} |"
-        )
-    return "\n".join(rows) + "\n"
-
-
-def claims_table(root: Path) -> str:
-    """The settled claims: those whose page exists and has their row."""
-    claims = yaml.safe_load((root / CLAIMS).read_text(encoding="utf-8"))
-    rows = ["| Claim | Verdict | Why | Settled by |", "|---|---|---|---|"]
-    for claim in claims:
-        page = root / "docs" / f"{claim['settled_by']}.md"
-        if not page.is_file():
-            continue
-        text = page.read_text(encoding="utf-8")
-        if re.search(rf"^\|\s*{claim['id']}\b", text, re.M):
-            title = re.search(r"^# (.+)$", text, re.M)[1]
-            section, _, stem = claim["settled_by"].partition("/")
-            link = f"{stem}.md" if section == "choosing" else f"../{claim['settled_by']}.md"
-            rows.append(
-                f"| {claim['id']} {claim['claim']} | **{claim['verdict']}** | "
-                f"{claim['reason']} | [{title}]({link}#claims) |"
+            (
+                f"[{model.title}]({model.stem}.md)" if model.built else model.title,
+                model.represents,
+                ", ".join(model.can) or "–",
+                model.likelihood or "–",
+                model.sampling or "–",
+                _seconds(_run(root, model)) if model.built else "planned",
             )
-    return "\n".join(rows) + "\n"
+        )
+    # A column that says nothing of any model is left out.
+    kept = [n for n in range(len(rows[0])) if any(row[n] != "–" for row in rows[2:])]
+    return _markdown_table([[row[n] for n in kept] for row in rows])
+
+
+def _markdown_table(rows: Iterable[Iterable[str]]) -> str:
+    safe = ([cell.replace("|", r"\|") for cell in row] for row in rows)
+    return "".join(f"| {' | '.join(row)} |\n" for row in safe)
+
+
+def claims_table(root: Path = ROOT, taxonomy: Taxonomy | None = None) -> str:
+    """The settled claims as a Markdown table for docs/choosing/claims.md, and how many are open."""
+    claims = load_claims(root, taxonomy)
+    done = [claim for claim in claims if settled(claim, root)]
+    rows = [("Claim", "Verdict", "Because", "Settled by"), ("---", "---", "---", "---")]
+    for claim in done:
+        text = (root / "docs" / f"{claim.settled_by}.md").read_text(encoding="utf-8")
+        title = re.search(r"^# (.+)$", text, re.M)
+        section, _, stem = claim.settled_by.partition("/")
+        link = f"{stem}.md" if section == "choosing" else f"../{claim.settled_by}.md"
+        rows.append(
+            (
+                f"{claim.id} {claim.claim}",
+                f"**{claim.verdict}**",
+                claim.reason,
+                f"[{title[1] if title else claim.settled_by}]({link}#claims)",
+            )
+        )
+    return (_markdown_table(rows) if done else "No claim is settled yet.\n") + (
+        f"\n{len(done)} of {len(claims)} claims are settled; the others wait for their page.\n"
+    )
 
 
 def generated(root: Path = ROOT) -> dict[str, str]:
     """Repository path → text of everything that follows from the taxonomy and the claims."""
     taxonomy = load(root)
-    folder = "docs/outputs/taxonomy"
     files = {
-        f"{folder}/map.mmd": map_diagram(taxonomy),
-        f"{folder}/overlaps.mmd": overlaps_diagram(taxonomy),
-        f"{folder}/map.txt": map_list(taxonomy),
-        f"{folder}/claims_table.txt": claims_table(root),
+        f"{FOLDER}/map.mmd": map_diagram(taxonomy),
+        f"{FOLDER}/map.txt": map_list(taxonomy),
+        f"{FOLDER}/overlaps.mmd": overlaps_diagram(taxonomy),
+        f"{FOLDER}/claims_table.txt": claims_table(root, taxonomy),
     }
-    for section in taxonomy.sections:
-        files[f"{folder}/{section}.mmd"] = tree_diagram(taxonomy, section)
-        files[f"{folder}/{section}_table.txt"] = table(taxonomy, section, root)
+    for section in taxonomy.sections.values():
+        if section.column:
+            files[f"{FOLDER}/{section.key}.mmd"] = tree_diagram(taxonomy, section)
+            files[f"{FOLDER}/{section.key}_table.txt"] = table(taxonomy, section, root)
     for model in taxonomy.models.values():
         if model.built:
             files[f"docs/outputs/{model.key}/card.txt"] = card(taxonomy, model, root)
-    for page in taxonomy.comparisons:
-        if (root / "docs" / f"{page.key}.md").is_file():
-            files[f"docs/outputs/{page.key}/card.txt"] = comparison_card(taxonomy, page, root)
     return files

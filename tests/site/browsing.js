@@ -44,7 +44,7 @@
   }
 
   function luminance(colour) {
-    const [r, g, b] = colour.map(v => v / 255)
+    const [r, g, b] = [...colour].map(v => v / 255)
       .map(v => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
   }
@@ -198,6 +198,36 @@
       return found
     },
 
+    /** Rasterised parts of plots, as filtered by the style sheet: the strongest of their pixels show. */
+    async pictures() {
+      const found = []
+      const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 })
+      const brush = canvas.getContext("2d", { willReadFrequently: true })
+      for (const plot of document.querySelectorAll("svg.plot")) {
+        const images = [...plot.querySelectorAll("image")].filter(shown).slice(0, 4)
+        if (!images.length) continue
+        const page = paper(plot)
+        let best = 1
+        for (const image of images) {
+          const picture = new Image()
+          picture.src = image.href.baseVal
+          await picture.decode()
+          brush.filter = "none"
+          brush.fillStyle = show(page)
+          brush.fillRect(0, 0, 64, 64)
+          brush.filter = getComputedStyle(image).filter
+          brush.drawImage(picture, 0, 0, 64, 64)
+          const { data } = brush.getImageData(0, 0, 64, 64)
+          const ratios = []
+          for (let k = 0; k < data.length; k += 4) ratios.push(contrast(data.subarray(k, k + 3), page))
+          best = Math.max(best, ratios.sort((x, y) => y - x)[40])  // the hundredth part, not a speck
+        }
+        if (best < AA_SHAPE)
+          found.push(`picture “${plot.closest("[role=img]")?.ariaLabel?.slice(0, 40)}…” is faint: ${best.toFixed(2)}`)
+      }
+      return found
+    },
+
     /** Diagrams: the words in their boxes and on their arrows. */
     diagrams() {
       return [...document.querySelectorAll(".diagram svg, svg.diagram")].filter(shown)
@@ -277,6 +307,41 @@
         .filter(e => shown(e) && e.scrollWidth > e.clientWidth + 1)
         .filter(e => getComputedStyle(e).overflowX !== "visible" && e.tabIndex < 0 &&
           !e.querySelector("a[href], button, [tabindex]")).map(e => `${name(e)} scrolls but cannot be focused`)
+    },
+
+    /** On paper: no navigation, no code cut off, folds keep their titles, ink on white. */
+    printed() {
+      const lines = []
+      const all = selector => [...document.querySelectorAll(selector)]
+      for (const e of all(".md-header, .md-tabs, .md-sidebar, .md-footer, .md-search, .md-top"))
+        if (shown(e)) lines.push(`${e.className} is printed`)
+      for (const e of all("pre, pre code, .md-typeset__scrollwrap, svg.plot"))
+        if (shown(e) && e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+          lines.push(`cut off: ${name(e)} ${words(e)}`)
+      for (const e of all("summary")) if (!shown(e)) lines.push(`a fold has lost its title: ${words(e)}`)
+      for (const e of all("article p, article h2, article code, article td, svg.plot text, math")) {
+        const style = getComputedStyle(e)
+        const ink = rgba(e.localName === "text" ? style.fill : style.color)
+        if (shown(e) && contrast(over(ink, [255, 255, 255, 1]), [255, 255, 255]) < AA_TEXT)
+          lines.push(`pale ink: ${name(e)}`)
+      }
+      return lines.concat(self.overflow())
+    },
+
+    /** [violations, undecided] of axe; `each` word of code is looked at, or a block as one text. */
+    async axe(wcag, practice, each) {
+      if (!each) for (const code of document.querySelectorAll("pre code")) code.textContent = code.textContent
+      const rules = axe.getRules(wcag).filter(rule => !rule.tags.includes("experimental"))
+      const run = await axe.run(document, {
+        runOnly: { type: "rule", values: rules.map(rule => rule.ruleId).concat(practice) },
+        resultTypes: ["violations", "incomplete"], preload: false, iframes: false,
+      })
+      const list = kind => run[kind].flatMap(rule => rule.nodes.map(node => {
+        const [failed] = [...node.any, ...node.all, ...node.none]
+        const key = failed?.data?.messageKey ?? ""
+        return [rule.id, node.target.flat().join(" "), failed?.message ?? rule.help, key]
+      }))
+      return [list("violations"), list("incomplete")]
     },
   }
   return self

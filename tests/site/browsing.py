@@ -171,7 +171,7 @@ def check_looks(page: Page) -> list[str]:
     handle = checks(page)
     return handle.evaluate(
         """async (c, limit) => [c.overflow(), await c.shifts(limit), c.fonts(), c.plots(),
-            c.diagrams(), c.formulas(), c.code(), c.scrollers()].flat()""",
+            await c.pictures(), c.diagrams(), c.formulas(), c.code(), c.scrollers()].flat()""",
         SHIFT,
     )
 
@@ -179,25 +179,7 @@ def check_looks(page: Page) -> list[str]:
 def check_axe(page: Page, *, words: bool = True) -> tuple[list[str], Counter]:
     """(lines, violations by rule) of axe on the page as it stands; `words`: each word of code."""
     page.evaluate(_script("vendor/axe.min.js") + ";0")
-    results = page.evaluate(
-        """async ([wcag, practice, words]) => {
-            if (!words)
-                for (const code of document.querySelectorAll("pre code")) code.textContent = code.textContent
-            const values = axe.getRules(wcag).filter(rule => !rule.tags.includes("experimental"))
-                .map(rule => rule.ruleId).concat(practice)
-            const run = await axe.run(document, {
-                runOnly: { type: "rule", values }, resultTypes: ["violations", "incomplete"],
-                preload: false, iframes: false,
-            })
-            const list = kind => run[kind].flatMap(rule => rule.nodes.map(node => {
-                const failed = [...node.any, ...node.all, ...node.none]
-                return [rule.id, node.target.flat().join(" "), failed[0]?.message ?? rule.help,
-                        failed[0]?.data?.messageKey ?? ""]
-            }))
-            return [list("violations"), list("incomplete")]
-        }""",
-        [WCAG, PRACTICE, words],
-    )
+    results = checks(page).evaluate("(c, given) => c.axe(...given)", [WCAG, PRACTICE, words])
     lines = [f"axe {rule}: {target}: {why}" for rule, target, why, _ in results[0]]
     lines += [
         f"axe cannot decide {rule} ({key}): {target}: {why}"

@@ -19,7 +19,7 @@ QUERIES = {
         "calibration",
         "decision boundary",
         "linear classifier",
-        "weights per pixel",
+        "log-odds",
     ],
     "generative/index": ["generative", "GAN", "adversarial", "exact likelihood", "diffusion"],
     "generative/naive_bayes": [
@@ -56,14 +56,15 @@ QUERIES = {
     ],
     "choosing/claims": ["claim register", "verdict", "myths"],
     "practice/index": ["deploy", "drift"],
-    "notebooks/both_families": ["workshop", "teaching a class"],
+    "notebooks/both_families": ["workshop", "nonsense"],
     "how_numbers_are_made": ["reproducible", "tolerance", "random seed"],
     "contributing": ["contribute", "add a page", "new page"],
     "glossary": ["glossary", "abbreviations"],
 }
 ASK = """async queries => {
     const { base, search } = JSON.parse(document.getElementById("__config").textContent)
-    const index = await (await fetch(new URL("search/search_index.json", new URL(base, location)))).json()
+    const address = new URL("search/search_index.json", new URL(base, location))
+    const index = await (await fetch(address)).json()
     const worker = new Worker(new URL(search, location))
     const answer = message => new Promise(done => {
         worker.onmessage = ({ data }) => done(data)
