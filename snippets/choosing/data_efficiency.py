@@ -200,7 +200,7 @@ def draw_band(axes, sizes, values, **look):
 
 
 def draw_gaps(gaps: dict):
-    """Label -> (sizes, gap): who is ahead, in points; a ring where it turns."""
+    """Label -> (sizes, gap): the lead in points, a ring where it turns."""
     _, axes = plots.subplots(width=6.2, height=3.7)
     plt.axhline(0, color=plots.INK, lw=1, marker="")
     for k, (label, (sizes, gap)) in enumerate(gaps.items()):

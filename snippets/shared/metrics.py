@@ -25,8 +25,11 @@ def calibration_table(
     correct = probabilities.argmax(axis=1) == labels
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
-        (float(confidence[which == k].mean()), float(correct[which == k].mean()),
-         int((which == k).sum()))
+        (
+            float(confidence[which == k].mean()),
+            float(correct[which == k].mean()),
+            int((which == k).sum()),
+        )
         for k in range(bins)
         if (which == k).any()
     ]

@@ -95,8 +95,13 @@ def draw_digits(
     if axes is None:
         rows = -(-len(images) // columns)
         _, axes = subplots(width=5.4, height=5.4 * rows / columns + (0.3 if title else 0.0))
-    axes.imshow(np.ma.masked_invalid(np.clip(sheet, 0, 1)), cmap=ink_map(), vmin=0, vmax=1,
-                interpolation="none")
+    axes.imshow(
+        np.ma.masked_invalid(np.clip(sheet, 0, 1)),
+        cmap=ink_map(),
+        vmin=0,
+        vmax=1,
+        interpolation="none",
+    )
     side = (sheet.shape[1] + 1) // columns - 1
     for k in range(len(images)):
         corner = ((k % columns) * (side + 1) - 0.5, (k // columns) * (side + 1) - 0.5)

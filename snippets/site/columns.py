@@ -1,8 +1,8 @@
 """Groups of boxes in columns, for flowcharts that ask for it: `%% columns: a b | c`.
 
 Mermaid scatters the boxes of a group that no arrow holds together, so here each group becomes a
-list, in the order of the source. An edge inside a group makes its second box a branch of the first;
-edges between groups become single curves by way of their words.
+list, in the order of the source. A line inside a group makes its second box a branch of the first;
+other edges become single curves by way of their words.
 """
 
 import itertools
@@ -59,13 +59,14 @@ def _members(source: str, nodes: dict) -> dict[str, list[str]]:
 
 
 def _depths(drawn: dict, nodes: dict, members: dict) -> dict[str, int]:
-    """How deep a box stands: an edge inside a group makes its second box a branch of the first."""
+    """How deep a box stands: a line inside a group makes its second box a branch of the first."""
     ends = {f"L_{a}_{b}": (a, b) for a in nodes for b in nodes}
     group = {name: key for key, names in members.items() for name in names}
     depth = dict.fromkeys(nodes, 0)
     for edge in drawn["edges"]:
         edge["ends"] = start, end = ends[edge["id"].rpartition("_")[0]]
-        edge["branch"] = group[start] == group[end]
+        dotted = "edge-pattern-dotted" in edge["classes"]
+        edge["branch"] = group[start] == group[end] and not dotted
         if edge["branch"]:
             depth[end] = depth[start] + 1
     return depth

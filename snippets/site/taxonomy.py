@@ -125,7 +125,8 @@ def map_diagram(taxonomy: Taxonomy) -> str:
         for key, why in model.also:
             ends = sorted((model, taxonomy.models[key]), key=taxonomy.column)
             # A line across a third column would join nothing clearly.
-            if taxonomy.column(ends[1]) - taxonomy.column(ends[0]) < 2:
+            far = taxonomy.column(ends[1]) - taxonomy.column(ends[0]) > 1
+            if not far and ends[0].section != ends[1].section:
                 lines.append(f'{ends[0].node} -. "{_label(why)}" .- {ends[1].node}')
     lines += [f'click {s.key} href "{s.key}/index.html"' for s in on_map]
     return _flowchart(

@@ -31,9 +31,9 @@ def test_the_generative_posterior_is_bayes_rule_on_normal_densities(rows):
     x, y = rows
     model = de.train_generative(x, y, floor=0.02)
     spread = np.sqrt(sum(len(x[y == k]) * x[y == k].var(0) for k in range(3)) / 100 + 0.02)
-    joint = np.column_stack([
-        (y == k).mean() * stats.norm.pdf(x, x[y == k].mean(0), spread).prod(1) for k in range(3)
-    ])
+    joint = np.column_stack(
+        [(y == k).mean() * stats.norm.pdf(x, x[y == k].mean(0), spread).prod(1) for k in range(3)]
+    )
     expected = joint / joint.sum(1, keepdims=True)
     np.testing.assert_allclose(de.predict_proba(model, x), expected, atol=1e-12)
 
@@ -223,6 +223,7 @@ def test_every_trainer_sees_the_same_rows(rows):
         def fit(x, y):
             seen[name].append((x.copy(), y.copy()))
             return de.train_generative(x, y)
+
         return fit
 
     curves = de.learning_curve(*rows, {n: spy(n) for n in seen}, (12, 30), draws=3)
@@ -261,13 +262,16 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert ((low < 0) & (high > 0)).mean() == pytest.approx(0.95, abs=0.012)
 
 
-@pytest.mark.parametrize("sizes, gap, expected", [
-    ((1, 10, 1000), (3, 1, -1), 100),
-    ((1, 10, 100, 1000), (3, -1, 2, -2), 100 * 10**0.5),
-    ((1, 10, 100), (-1, 3, -1), 10 * 10**0.75),
-    ((1, 10, 100), (1, -1, 1), np.inf),
-    ((1, 10, 100), (-1, -2, -3), 0),
-])
+@pytest.mark.parametrize(
+    "sizes, gap, expected",
+    [
+        ((1, 10, 1000), (3, 1, -1), 100),
+        ((1, 10, 100, 1000), (3, -1, 2, -2), 100 * 10**0.5),
+        ((1, 10, 100), (-1, 3, -1), 10 * 10**0.75),
+        ((1, 10, 100), (1, -1, 1), np.inf),
+        ((1, 10, 100), (-1, -2, -3), 0),
+    ],
+)
 def test_the_crossing_is_where_the_gap_turns_negative_for_good(sizes, gap, expected):
     assert de.crossing(sizes, np.array(gap, dtype=float)) == pytest.approx(expected)
 
@@ -384,10 +388,15 @@ def test_the_study_costs_a_rule_what_the_best_contender_gains(capsys):
 
 
 @pytest.mark.bar
-@pytest.mark.parametrize("name, n, low, high", [
-    ("iris", 6, 4, 15), ("breast_cancer", 300, -3.5, -1), ("digits", 1000, -7.5, -5),
-    ("wine", 120, -3.5, -0.5),
-])
+@pytest.mark.parametrize(
+    "name, n, low, high",
+    [
+        ("iris", 6, 4, 15),
+        ("breast_cancer", 300, -3.5, -1),
+        ("digits", 1000, -7.5, -5),
+        ("wine", 120, -3.5, -0.5),
+    ],
+)
 def test_the_gaps_on_real_tables(name, n, low, high):
     x, y, _ = de.tables()[name]
     fits = {k: de.trainers()[k] for k in ("naive_bayes", "logistic")}
@@ -407,13 +416,16 @@ def test_rows_are_separable_when_a_linear_rule_gets_all_of_them_right(gap, share
 
 
 @pytest.mark.parametrize("fit", [de.train_generative, de.train_discriminative])
-@pytest.mark.parametrize("spoil, message", [
-    (lambda x, y: (x, y + 1), r"expected labels 0, 1, \.\.\. K-1.*got \[1 2 3\]"),
-    (lambda x, y: (x, np.where(y == 1, 0, y)), r"got \[0 2\]"),
-    (lambda x, y: (np.where(x > 2, np.nan, x), y), "NaN"),
-    (lambda x, y: (x[:-1], y), "inconsistent numbers of samples"),
-    (lambda x, y: (x[:, 0], y), "2D array"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda x, y: (x, y + 1), r"expected labels 0, 1, \.\.\. K-1.*got \[1 2 3\]"),
+        (lambda x, y: (x, np.where(y == 1, 0, y)), r"got \[0 2\]"),
+        (lambda x, y: (np.where(x > 2, np.nan, x), y), "NaN"),
+        (lambda x, y: (x[:-1], y), "inconsistent numbers of samples"),
+        (lambda x, y: (x[:, 0], y), "2D array"),
+    ],
+)
 def test_bad_training_rows_are_named(rows, fit, spoil, message):
     with pytest.raises(ValueError, match=message):
         fit(*spoil(*rows))
@@ -429,11 +441,14 @@ def test_rows_of_another_width_are_named(rows):
         de.predict_proba(model, rows[0][0])
 
 
-@pytest.mark.parametrize("sizes, message", [
-    ((10, 100), r"expected sizes of 1 to 99, got \(10, 100\)"),
-    ((0, 10), "expected sizes"),
-    ((2, 10), "2 rows do not hold every class"),
-])
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ((10, 100), r"expected sizes of 1 to 99, got \(10, 100\)"),
+        ((0, 10), "expected sizes"),
+        ((2, 10), "2 rows do not hold every class"),
+    ],
+)
 def test_sizes_that_make_no_fair_draw_are_named(rows, sizes, message):
     with pytest.raises(ValueError, match=message):
         list(de.paired_draws(*rows, sizes))

@@ -33,10 +33,7 @@ def test_list_shows_every_lesson_with_its_state(capsys):
 
 def test_a_page_without_study_says_where_to_write_it(capsys):
     assert main(["study", "choosing/claims"]) == 1
-    assert (
-        "define study() in snippets/choosing/claims.py"
-        in capsys.readouterr().err
-    )
+    assert "define study() in snippets/choosing/claims.py" in capsys.readouterr().err
 
 
 def test_python_m_snippets_starts_quickly():

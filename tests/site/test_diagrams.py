@@ -52,6 +52,7 @@ COLUMNS = """flowchart LR
     subgraph right["Right ›<br>side"]
         d["Delta"]
     end
+    a -. "zero" .- b
     a -. "one" .- d
     b -. "two" .- d
     e -. "three,<br>four" .- d
@@ -243,6 +244,7 @@ def test_columns_are_lists_in_the_order_of_the_source(drawn):
         "below each other"
     )
     assert box["Gamma, rather long"][0] > box["Alpha"][0], "a branch is indented"
+    assert box["Beta"][0] == box["Alpha"][0], "what a dotted line joins is not"
     assert len({box[name][1] for name in left}) == 1, "and ends where the others end"
     assert box["Delta"][0] > box["Alpha"][1]
     width, height = float(tree.get("width")), float(tree.get("height"))
@@ -256,7 +258,7 @@ def test_words_on_lines_do_not_overlap(drawn):
     tree = ET.fromstring(drawn[1])
     rects = [g.find(f"{SVG}rect") for g in tree.iter(f"{SVG}g") if g.get("class") == "label"]
     spans = sorted((float(r.get("y")), float(r.get("y")) + float(r.get("height"))) for r in rects)
-    assert len(spans) == 3
+    assert len(spans) == 4
     assert all(above[1] <= below[0] for above, below in itertools.pairwise(spans))
 
 
