@@ -209,7 +209,7 @@ def test_words_links_and_classes_survive(drawn):
     assert [t.text for t in links["two.html#part"].iter(f"{SVG}text")] == ["Second"]
     classes = {g.get("class") for g in tree.iter(f"{SVG}g")}
     assert {"node generative planned", "node generative here", "node", "label"} <= classes
-    texts = [t.text for t in tree.iter(f"{SVG}text")]
+    texts = [t.text.strip() for t in tree.iter(f"{SVG}text")]
     assert texts.count("First") == 1 and {"then, or", "never", "round", "which?"} <= set(texts)
 
 
