@@ -8,7 +8,7 @@ export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: site test install build check record studies format clean help
 
-site: install ## install what is needed and serve the finished site
+site: .venv/served ## install what is needed and serve the finished site
 	$(BIN)/mkdocs serve --strict --dev-addr $(ADDRESS)
 
 test: install ## install what is needed and pass every test
@@ -17,11 +17,20 @@ test: install ## install what is needed and pass every test
 
 install: .venv/installed ## install into .venv, exactly the versions of constraints.txt
 
-.venv/installed: pyproject.toml constraints.txt
+# Compiling every file of every package takes longer than the site does; Python compiles what it needs.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+
+.venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed')"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(PYTHON) -m venv .venv
+
+.venv/served: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e .
 	touch $@
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[test]'
+	touch $@ .venv/served
 
 build: install ## build the site, strictly, into site/
 	$(BIN)/mkdocs build --strict

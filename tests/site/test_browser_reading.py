@@ -50,11 +50,14 @@ def test_the_checks_see_what_is_wrong(browser, site_address):
         page.route(
             site_address + "faulty.html", lambda r: r.fulfill(content_type="text/html", body=faulty)
         )
+        # Late enough to be a shift, on every visit.
+        page.add_init_script(
+            """addEventListener("load", () => requestAnimationFrame(() => setTimeout(() =>
+                document.body.insertAdjacentHTML("afterbegin", "<p style=height:300px>late"), 99)))"""
+        )
         with page.expect_event("requestfailed"):
             page.goto(site_address + "faulty.html")
-        page.evaluate(
-            "document.body.insertAdjacentHTML('afterbegin', '<p style=height:300px>late')"
-        )
+        page.wait_for_selector("text=late")
         settle(page)
         said = "\n".join(log.take() + check_looks(page))
     for fault in (
