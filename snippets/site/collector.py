@@ -5,6 +5,7 @@ in order. What a block prints is compared with what was recorded, numbers with a
 """
 
 import io
+import os
 import re
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from snippets.site.execute import PageRun, run_page
 from snippets.site.numbers import NUMBER, look_up
 from snippets.site.page import Block, Page, page_files, read_page
 from snippets.site.problems import PageError, Problem
+
+# Before any test imports NumPy or torch: two threads a worker fight for the cores, and lose.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collect_file(file_path: Path, parent):

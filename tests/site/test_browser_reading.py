@@ -52,8 +52,9 @@ def test_the_checks_see_what_is_wrong(browser, site_address):
         )
         # Late enough to be a shift, on every visit.
         page.add_init_script(
-            """addEventListener("load", () => requestAnimationFrame(() => setTimeout(() =>
-                document.body.insertAdjacentHTML("afterbegin", "<p style=height:300px>late"), 99)))"""
+            """addEventListener("DOMContentLoaded", () => requestAnimationFrame(() =>
+                requestAnimationFrame(() => document.body.insertAdjacentHTML(
+                    "afterbegin", "<p style=height:300px>late"))))"""
         )
         with page.expect_event("requestfailed"):
             page.goto(site_address + "faulty.html")
