@@ -178,8 +178,8 @@ def check_looks(page: Page) -> list[str]:
 def check_axe(page: Page, *, words: bool = True) -> tuple[list[str], Counter]:
     """(lines, violations by rule) of axe on the page as it stands.
 
-    The words of code are half of a lesson's elements. `words=False` shows axe a block of code as one
-    text: the colours of the words are compared by `code()` in browsing.js, on each visit.
+    The words of code are half of a lesson's elements. `words=False` shows axe a block of code as
+    one text: the colours of the words are compared by `code()` in browsing.js, on each visit.
     """
     page.evaluate(_script("vendor/axe.min.js") + ";0")
     results = checks(page).evaluate("(c, given) => c.axe(...given)", [WCAG, PRACTICE, words])
