@@ -6,7 +6,7 @@ export OMP_NUM_THREADS := 1
 # Material prints a notice about MkDocs 2 on each start; it is pinned below 2 here.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: site test install build check record studies format clean help
+.PHONY: site test install build check record studies planted format clean help
 
 site: .venv/served ## install what is needed and serve the finished site
 	$(BIN)/mkdocs serve --strict --dev-addr $(ADDRESS)
@@ -43,6 +43,9 @@ record: install ## run the pages whose code has changed and write their outputs
 
 studies: install ## run the longer studies again
 	$(BIN)/python -m snippets study
+
+planted: install ## plant each classic bug in its module; the module's test must catch it
+	$(BIN)/python -m snippets.site.planted
 
 format: install ## format and lint the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

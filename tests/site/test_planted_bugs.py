@@ -1,11 +1,7 @@
-"""Every planted bug is caught by the twin test, and every module passes unedited."""
-
-import subprocess
-import sys
+"""The list of planted bugs fits its modules; `make planted` plants each and wants it caught."""
 
 import pytest
 
-from snippets.site import ROOT
 from snippets.site.page import page_files, read_page
 from snippets.site.planted import Bug, load
 from snippets.site.rules import is_lesson
@@ -19,17 +15,6 @@ def test_there_are_enough_and_each_says_why(page):
     bugs = load(pages=(page,))
     assert len(bugs) >= (8 if page in DEEP else 4)
     assert len({bug.why for bug in bugs}) == len(bugs)
-
-
-@pytest.mark.parametrize("page", [page.key for page in LESSONS])
-def test_each_is_caught(page):
-    command = [sys.executable, "-m", "snippets.site.planted", "--jobs", "1", page]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert (
-        f"{len(load(pages=(page,)))} of {len(load(pages=(page,)))} planted bugs caught"
-        in done.stdout
-    )
 
 
 def test_a_harmless_edit_survives_and_is_reported(tmp_path, monkeypatch, capsys):
