@@ -19,6 +19,7 @@ from snippets.site.execute import PageRun, run_page
 from snippets.site.numbers import NUMBER, look_up
 from snippets.site.page import Block, Page, page_files, read_page
 from snippets.site.problems import PageError, Problem
+from snippets.site.rules import prose, without_code
 
 # Before any test imports NumPy or torch: two threads a worker fight for the cores, and lose.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -181,11 +182,10 @@ def _labels(svg: str) -> list[str]:
 
 
 def uses(root: Path) -> dict[str, list]:
-    """Page key → every `{{page.metric}}` that any page shows, with file and line."""
+    """Page key → every `{{page.metric}}` that any page shows, with file and line; not examples."""
     found: dict[str, list] = {}
-    for path in page_files(root):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            for match in NUMBER.finditer(line):
-                place = (match, path.relative_to(root).as_posix(), number)
-                found.setdefault(match["page"], []).append(place)
+    for page in (read_page(path, root) for path in page_files(root)):
+        for number, line in prose(page):
+            for match in NUMBER.finditer(without_code(line)):
+                found.setdefault(match["page"], []).append((match, page.file, number))
     return found
