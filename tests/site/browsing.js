@@ -328,18 +328,26 @@
       return lines.concat(self.overflow())
     },
 
-    /** [violations, undecided] of axe; `each` word of code is looked at, or a block as one text. */
-    async axe(wcag, practice, each) {
-      if (!each) for (const code of document.querySelectorAll("pre code")) code.textContent = code.textContent
+    /**
+     * [violations, undecided] of axe. Words of code and shapes of plots are most of a lesson's elements:
+     * axe is shown a block of code as one text, and plots (hidden from screen readers) without their
+     * inside; `code`, `plots` and `pictures` above compare their colours. So this comes last on a visit.
+     */
+    async axe(wcag, practice) {
+      for (const code of document.querySelectorAll("pre code")) code.textContent = code.textContent
+      for (const plot of document.querySelectorAll("svg.plot[aria-hidden=true]")) plot.replaceChildren()
       const rules = axe.getRules(wcag).filter(rule => !rule.tags.includes("experimental"))
       const run = await axe.run(document, {
         runOnly: { type: "rule", values: rules.map(rule => rule.ruleId).concat(practice) },
         resultTypes: ["violations", "incomplete"], preload: false, iframes: false,
       })
+      const open = document.querySelector("#__drawer:checked, #__search:checked")
       const list = kind => run[kind].flatMap(rule => rule.nodes.map(node => {
         const [failed] = [...node.any, ...node.all, ...node.none]
-        const key = failed?.data?.messageKey ?? ""
-        return [rule.id, node.target.flat().join(" "), failed?.message ?? rule.help, key]
+        const [target] = document.querySelectorAll(node.target.flat().join(" "))
+        const where = target?.closest(".diagram") ? "diagram" : target?.closest("math") ? "formula"
+          : open ? "behind what is open" : "page"
+        return [rule.id, name(target), failed?.message ?? rule.help, failed?.data?.messageKey ?? "", where]
       }))
       return [list("violations"), list("incomplete")]
     },

@@ -34,16 +34,17 @@ PRACTICE = [
     "skip-link",
     "tabindex",
 ]
-# What axe cannot decide, and why that is no violation here: (rule, its message key) -> reason.
+# What axe cannot decide, and why that is no violation: (rule, its message key, place) -> reason.
 UNDECIDED = {
-    ("color-contrast", "bgOverlap"): "text in drawings; `drawnTexts` in browsing.js looks under it",
-    ("color-contrast", "elmPartiallyObscured"): "a wide formula, cut by its scrolling box",
-    ("color-contrast", "imgNode"): "text over rasterised parts of a plot; checked as text on paper",
     (
         "color-contrast",
-        "shortTextContent",
-    ): "one-letter tokens of code; `code()` checks all colours",
-    ("color-contrast", "nonBmp"): "symbols without letters; `code()` checks all colours",
+        "bgOverlap",
+        "diagram",
+    ): "boxes lie under the words; `diagrams()` looks there",
+    ("color-contrast", "bgOverlap", "behind what is open"): "tested with the same page closed",
+    ("color-contrast", "elmPartiallyObscured", "formula"): "cut by its scrolling box; `formulas()`",
+    ("color-contrast", "shortTextContent", "formula"): "one letter; `formulas()` compares colours",
+    ("color-contrast", "nonBmp", "formula"): "signs without letters; `formulas()` compares colours",
 }
 SHIFT = 0.01
 
@@ -175,19 +176,15 @@ def check_looks(page: Page) -> list[str]:
     return lines
 
 
-def check_axe(page: Page, *, words: bool = True) -> tuple[list[str], Counter]:
-    """(lines, violations by rule) of axe on the page as it stands.
-
-    The words of code are half of a lesson's elements. `words=False` shows axe a block of code as
-    one text: the colours of the words are compared by `code()` in browsing.js, on each visit.
-    """
+def check_axe(page: Page) -> tuple[list[str], Counter]:
+    """(lines, violations by rule) of axe on the page as it stands; the last check of a visit."""
     page.evaluate(_script("vendor/axe.min.js") + ";0")
-    results = checks(page).evaluate("(c, given) => c.axe(...given)", [WCAG, PRACTICE, words])
-    lines = [f"axe {rule}: {target}: {why}" for rule, target, why, _ in results[0]]
+    results = checks(page).evaluate("(c, given) => c.axe(...given)", [WCAG, PRACTICE])
+    lines = [f"axe {rule}: {target}: {why}" for rule, target, why, *_ in results[0]]
     lines += [
-        f"axe cannot decide {rule} ({key}): {target}: {why}"
-        for rule, target, why, key in results[1]
-        if (rule, key) not in UNDECIDED
+        f"axe cannot decide {rule} ({key}, {where}): {target}: {why}"
+        for rule, target, why, key, where in results[1]
+        if (rule, key, where) not in UNDECIDED
     ]
     return lines, Counter(rule for rule, *_ in results[0])
 
@@ -200,4 +197,6 @@ def told(what: str, problems: dict[str, list[str]]) -> None:
             where.setdefault(line, []).append(visit)
     if where:
         lines = [f"[{', '.join(visits)}] {line}" for line, visits in where.items()]
+        if len(lines) > 40:
+            lines[40:] = [f"… and {len(lines) - 40} more"]
         pytest.fail("\n  ".join([what, *lines]), pytrace=False)
