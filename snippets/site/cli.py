@@ -71,16 +71,18 @@ def list_pages(options) -> int:
     """Print a line for each page, and for each study."""
     from snippets.site.record import read_json, state, study_state
 
-    print(f"{'page':<38}{'state':<9}{'seconds':>8}{'MiB':>7}  note")
-    for page in _pages([]):
+    pages = _pages([])
+    wide = max(len("  study of ") + len(page.key) for page in pages) + 2
+    print(f"{'page':<{wide}}{'state':<9}{'seconds':>8}{'MiB':>7}  note")
+    for page in pages:
         what, why = state(page)
         run = read_json(page.outputs / "run.json")
         cost = f"{run['seconds']:>8}{run['peak_mib']:>7.0f}" if run else f"{'–':>8}{'–':>7}"
-        print(f"{page.key:<38}{what:<9}{cost}  {why}".rstrip())
+        print(f"{page.key:<{wide}}{what:<9}{cost}  {why}".rstrip())
         what, why = study_state(page)
         if what != "none":
             seconds = read_json(page.outputs / "study.json").get("seconds", "–")
-            print(f"{'  study of ' + page.key:<38}{what:<9}{seconds:>8}{'':>7}  {why}".rstrip())
+            print(f"{'  study of ' + page.key:<{wide}}{what:<9}{seconds:>8}{'':>7}  {why}".rstrip())
     return 0
 
 

@@ -181,11 +181,14 @@ def _keep_costs(summary: dict, before: dict) -> dict:
     """Keep the recorded cost when the new one is the same but for a machine's mood.
 
     Seconds and memory differ a little on each run; writing them anew would make two recordings
-    of one page differ. Within a factor of two, the first measurement stands.
+    of one page differ. Within a factor of two, or within a second, the first measurement stands.
     """
     costs = ("seconds", "peak_mib", "blocks")
     same = all(summary[k] == before.get(k) for k in ("fingerprint", "metrics", "files", "versions"))
-    if same and 0.5 <= summary["seconds"] / max(before["seconds"], 0.01) <= 2:
+    if not same:
+        return summary
+    now, then = summary["seconds"], before["seconds"]
+    if max(now, then) <= 2 * min(now, then) or abs(now - then) <= 1:
         return {**summary, **{k: before[k] for k in costs}}
     return summary
 

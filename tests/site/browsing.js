@@ -162,9 +162,10 @@
       return [`layout shift ${total.toFixed(3)}: ${[...new Set(moved)].slice(0, 4).join("; ")}`]
     },
 
-    /** Fonts that the page asked for and did not get. */
+    /** Fonts that the page asked for and did not get; the fallback is the machine's own, or is not. */
     fonts() {
-      return [...document.fonts].filter(f => f.status === "error").map(f => `font ${f.family} fails`)
+      return [...document.fonts].filter(f => f.status === "error" && !f.family.includes("Fallback"))
+        .map(f => `font ${f.family} fails`)
     },
 
     /** Plots: there, wide enough, texts and shapes told from the background. */

@@ -106,7 +106,7 @@ class Log:
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.lines.append(f"page error: {error}"))
         page.on("request", self._request)
-        page.on("requestfailed", lambda r: self.lines.append(f"request fails: {r.url} {r.failure}"))
+        page.on("requestfailed", self._failed)
         page.on("response", lambda r: r.status >= 400 and self.lines.append(f"{r.status}: {r.url}"))
         return self
 
@@ -117,6 +117,11 @@ class Log:
     def _request(self, request) -> None:
         if not request.url.startswith((self.home, "data:", "blob:")):
             self.lines.append(f"request to another host: {request.url}")
+
+    def _failed(self, request) -> None:
+        # What a reload breaks off is asked for again; what is not there answers 404.
+        if request.failure != "net::ERR_ABORTED":
+            self.lines.append(f"request fails: {request.url} {request.failure}")
 
     def take(self) -> list[str]:
         """The lines since the last call."""
