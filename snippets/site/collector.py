@@ -6,7 +6,7 @@ in order. What a block prints is compared with what was recorded, numbers with a
 
 import io
 import os
-import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,12 @@ from pytest_codeblocks.main import extract_from_buffer
 from pytest_codeblocks.plugin import MarkdownFile, TestBlock
 
 from snippets.site import ROOT
-from snippets.site.compare import difference
-from snippets.site.execute import PageRun, run_page
+from snippets.site.compare import difference, figure_difference
+from snippets.site.execute import BlockResult, PageRun, run_page
 from snippets.site.numbers import NUMBER, look_up
 from snippets.site.page import Block, Page, page_files, read_page
 from snippets.site.problems import PageError, Problem
-from snippets.site.rules import prose, without_code
+from snippets.site.prose import prose, without_code
 
 # Before any test imports NumPy or torch: two threads a worker fight for the cores, and lose.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -113,41 +113,8 @@ class BlockItem(TestBlock):
                 f"{result.error['file']}:{result.error['line']}: "
                 f"{result.error['summary']}{at}\n{result.error['traceback']}"
             )
-        for why in self._differences(page, block, result):
+        for why in differences(self.parent.run(), block):
             raise Failure(why)
-
-    def _differences(self, page: Page, block: Block, result):
-        again = f"if it is right, run `python -m snippets record --force {page.key}`"
-        if block.output or result.printed:
-            path = block.output or f"docs/outputs/{page.key}/NAME.txt"
-            recorded = (page.root / path).read_text(encoding="utf-8") if block.output else ""
-            if why := difference(recorded, result.printed, tolerance=block.tolerance):
-                yield f"{page.file}:{block.line}: not what {path} says, {why}; {again}"
-        if len(result.figures) != len(block.figures):
-            yield (
-                f"{page.file}:{block.line}: shows {len(result.figures)} figures, the page quotes "
-                f"{len(block.figures)}; quote one .svg for each plt.show()"
-            )
-        for figure, name in zip(block.figures, result.figures):
-            old = (page.root / figure.path).read_text(encoding="utf-8")
-            if _labels(old) != _labels(self.parent.run().drawn[name]):
-                yield f"{page.file}:{figure.line}: {figure.path} has other labels now; {again}"
-        yield from self._metric_differences(page, block, result, again)
-
-    def _metric_differences(self, page: Page, block: Block, result, again: str):
-        for match, file, line in uses(page.root).get(page.key, []):
-            head = match["name"].split(".")[0]
-            if head in result.metrics:
-                old, new = look_up(page.key, match["name"], page.root), result.metrics[head]
-                for key in match["name"].split(".")[1:]:
-                    new = new[key] if isinstance(new, dict) else new[int(key)]
-                spec = match["spec"] or ""
-                why = difference(format(old, spec), format(new, spec), tolerance=block.tolerance)
-                if why:
-                    yield (
-                        f"{page.file}:{block.line}: metric {match['name']} (shown at "
-                        f"{file}:{line}): {why}; {again}"
-                    )
 
     def repr_failure(self, excinfo):
         if isinstance(excinfo.value, (Failure, PageError)):
@@ -175,10 +142,41 @@ class PageProblem(pytest.Item):
         return self.path, self.problem.line, self.name
 
 
-def _labels(svg: str) -> list[str]:
-    """The words of a figure; its numbers may move a little on another processor."""
-    texts = re.findall(r"<text[^>]*>(.*?)</text>", svg, re.S)
-    return [t for t in texts if not re.fullmatch(r"[\s\d.,+\-−%e]*", t)]
+def differences(run: PageRun, block: Block) -> Iterator[str]:
+    """Where a block's run is not what was recorded, one line each, with the mend."""
+    page, result = run.page, run.results[block.index]
+    again = f"if it is right, run `python -m snippets record --force {page.key}`"
+    if block.output or result.printed:
+        path = block.output or f"docs/outputs/{page.key}/NAME.txt"
+        recorded = (page.root / path).read_text(encoding="utf-8") if block.output else ""
+        if why := difference(recorded, result.printed, tolerance=block.tolerance):
+            yield f"{page.file}:{block.line}: not what {path} says, {why}; {again}"
+    if len(result.figures) != len(block.figures):
+        yield (
+            f"{page.file}:{block.line}: shows {len(result.figures)} figures, the page quotes "
+            f"{len(block.figures)}; quote one .svg for each plt.show()"
+        )
+    for figure, name in zip(block.figures, result.figures):
+        old = (page.root / figure.path).read_text(encoding="utf-8")
+        if why := figure_difference(old, run.drawn[name], tolerance=block.tolerance):
+            yield f"{page.file}:{figure.line}: not what {figure.path} shows, {why}; {again}"
+    yield from _metric_differences(page, block, result, again)
+
+
+def _metric_differences(page: Page, block: Block, result: BlockResult, again: str) -> Iterator[str]:
+    for match, file, line in uses(page.root).get(page.key, []):
+        head = match["name"].split(".")[0]
+        if head in result.metrics:
+            old, new = look_up(page.key, match["name"], page.root), result.metrics[head]
+            for key in match["name"].split(".")[1:]:
+                new = new[key] if isinstance(new, dict) else new[int(key)]
+            spec = match["spec"] or ""
+            why = difference(format(old, spec), format(new, spec), tolerance=block.tolerance)
+            if why:
+                yield (
+                    f"{page.file}:{block.line}: metric {match['name']} (shown at "
+                    f"{file}:{line}): {why}; {again}"
+                )
 
 
 def uses(root: Path) -> dict[str, list]:

@@ -12,17 +12,19 @@ import os
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from snippets.site import ROOT, columns
+from snippets.site import columns
 from snippets.site.columns import MEASURED, SHOWN, SMALL, STEP
-from snippets.site.page import page_files, read_page
+from snippets.site.page import Page, page_files, read_page
 from snippets.site.problems import PageError, Problem
 
+# Not resolved: a small site that links to this folder has diagrams of its own.
+ROOT = Path(__file__).absolute().parents[2]
 VENDOR = Path(__file__).parent / "vendor"
 FOLDER = "docs/outputs/diagrams"
 # Part of each diagram's name: raise it when the drawing changes, and `record` draws all anew.
@@ -98,9 +100,14 @@ def find_fences(text: str) -> list[tuple[int, str]]:
 
 def fences(root: Path = ROOT) -> list[Fence]:
     """Every Mermaid fence of the site, quotes expanded; a card's own fence too."""
+    return fences_of(root, [read_page(path, root) for path in page_files(root)])
+
+
+def fences_of(root: Path, pages: list[Page]) -> list[Fence]:
+    """Those of pages that have been read already, and of the texts that pages quote."""
     found = []
-    for path in page_files(root):
-        for fence in read_page(path, root).fences:
+    for page in pages:
+        for fence in page.fences:
             if fence.info == "mermaid" and fence.lines:
                 places = tuple((line.file, line.number) for line in fence.lines)
                 found.append(Fence("\n".join(line.text for line in fence.lines), places))
@@ -151,12 +158,29 @@ def render(sources: Iterable[Fence | str]) -> dict[str, str]:
             "a new diagram needs Chromium to be drawn",
             "install Chromium, or set CHROMIUM to its path",
         )
+    drawn = _in_browser(browser_path, _draw, wanted)
+    return {identifier(fence.source): svg for fence, svg in zip(wanted, drawn)}
+
+
+def why_undrawn(undrawn: list[Fence]) -> list[Problem]:
+    """One Problem for each: its syntax error and the line of it, or that it was never drawn.
+
+    Without Chromium nobody knows whether Mermaid would understand it.
+    """
+    browser_path = chromium()
+    if not undrawn or browser_path is None:
+        return [_never_drawn(fence) for fence in undrawn]
+    return _in_browser(browser_path, _parse, undrawn)
+
+
+def _in_browser(browser_path: str, work: Callable, wanted: list[Fence]) -> list:
+    """`work(tab, fence)` of each fence, in an offline browser that knows Mermaid."""
     # In a thread of its own: the browser's event loop must not meet another one.
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_draw_all, wanted, browser_path).result()
+        return thread.submit(_open, browser_path, work, wanted).result()
 
 
-def _draw_all(wanted: list[Fence], browser_path: str) -> dict[str, str]:
+def _open(browser_path: str, work: Callable, wanted: list[Fence]) -> list:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -165,9 +189,22 @@ def _draw_all(wanted: list[Fence], browser_path: str) -> dict[str, str]:
             tab = browser.new_context(offline=True).new_page()
             tab.set_content("<!doctype html><body></body>")
             tab.add_script_tag(path=str(VENDOR / "mermaid.min.js"))
-            return {identifier(fence.source): _draw(tab, fence) for fence in wanted}
+            return [work(tab, fence) for fence in wanted]
         finally:
             browser.close()
+
+
+PARSE = "s => mermaid.parse(s).then(() => '', error => error.message || String(error))"
+
+
+def _parse(tab, fence: Fence) -> Problem:
+    said = tab.evaluate(PARSE, normalised(fence.source))
+    return _not_understood(fence, said) if said else _never_drawn(fence)
+
+
+def _never_drawn(fence: Fence) -> Problem:
+    mend = "python -m snippets record (needs Chromium)"
+    return Problem(*fence.place(), "the diagram was never drawn", mend)
 
 
 def _unplaced(source: str) -> Fence:
@@ -184,36 +221,49 @@ def words(source: str, key: str) -> str:
     return " ".join((match["line"] or match["block"] or "").split()) if match else ""
 
 
-def _check(fence: Fence) -> None:
+def missing_parts(fence: Fence) -> list[Problem]:
+    """What can be said of a diagram without drawing it: its kind, its title, its description."""
     kind = (fence.source.split() or ["nothing"])[0]
     if kind not in ("flowchart", "graph"):
-        _fail(fence, 1, f"a diagram begins with {kind!r}", "begin it with `flowchart TD` or `LR`")
-    for key, what in (("accTitle", "title"), ("accDescr", "description")):
-        if not words(fence.source, key):
-            _fail(fence, 1, f"the diagram has no {key}", f"add a line `{key}: …`: its {what}")
+        message = f"a diagram begins with {kind!r}"
+        return [Problem(*fence.place(), message, "begin it with `flowchart TD` or `LR`")]
+    return [
+        Problem(*fence.place(), f"the diagram has no {key}", f"add a line `{key}: …`: its {what}")
+        for key, what in (("accTitle", "title"), ("accDescr", "description"))
+        if not words(fence.source, key)
+    ]
+
+
+def _check(fence: Fence) -> None:
+    if problems := missing_parts(fence):
+        raise PageError(problems[0])
 
 
 def _draw(tab, fence: Fence) -> str:
     answer = tab.evaluate(LAY_OUT, [SETTINGS, normalised(fence.source)])
     if "error" in answer:
-        said = " ".join(str(answer["error"]).split())
-        at = re.search(r"on line (\d+)", said)
-        skipped = len(fence.source) - len(fence.source.lstrip())
-        line = int(at[1]) + fence.source[:skipped].count("\n") if at else 1
-        expecting = said.find("Expecting")
-        short = said if expecting < 0 else said[:expecting].strip(" -^")
-        _fail(
-            fence,
-            line,
-            f"Mermaid does not understand the diagram: {short[:160]}",
-            "mend this line, or the one above it",
-        )
+        raise PageError(_not_understood(fence, str(answer["error"])))
     if asked := COLUMNS.search(fence.source):
         try:
             columns.arrange(answer, fence.source, asked["keys"])
         except ValueError as error:
             _fail(fence, 1, str(error), "name each group once in `%% columns: a b | c`")
     return _svg(answer, fence.source)
+
+
+def _not_understood(fence: Fence, said: str) -> Problem:
+    """What Mermaid says of a source, in one line and on the line that it means."""
+    said = " ".join(said.split())
+    at = re.search(r"on line (\d+)", said)
+    skipped = len(fence.source) - len(fence.source.lstrip())
+    line = int(at[1]) + fence.source[:skipped].count("\n") if at else 1
+    expecting = said.find("Expecting")
+    short = said if expecting < 0 else said[:expecting].strip(" -^")
+    return Problem(
+        *fence.place(line),
+        f"Mermaid does not understand the diagram: {short[:160]}",
+        "mend this line, or the one above it",
+    )
 
 
 # Mermaid lays the flowchart out; then its picture is read, shape by shape, as plain numbers.

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from snippets.site import gates, share_cards
 from snippets.site.notebook import to_notebook
 from snippets.site.page import Page, page_files, read_page
 from snippets.site.record import read_json, state, write
@@ -17,7 +18,7 @@ def write_generated(root: Path, pages: list[Page]) -> list[str]:
             path = page.outputs / "notebook.ipynb"
             if write(path, to_notebook(page)):
                 written.append(path.relative_to(root).as_posix())
-    return written + _render_diagrams(root)
+    return written + _render_diagrams(root) + share_cards.write_cards(root)
 
 
 def texts(root: Path) -> dict[str, str]:
@@ -31,6 +32,7 @@ def texts(root: Path) -> dict[str, str]:
         **generated(root),
         "docs/outputs/site/tolerances.txt": _tolerances(pages),
         "docs/outputs/site/pages.txt": _costs(pages),
+        **({"docs/outputs/site/gates.txt": counted} if (counted := gates.table(root)) else {}),
     }
 
 

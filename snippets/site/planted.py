@@ -1,18 +1,21 @@
 """Plant a classic bug in a module and see its test fail: `python -m snippets.site.planted [PAGE…]`.
 
-`tests/planted_bugs.yml` lists one-line edits with their reasons. For each, the module's test runs
-against the edited source, without the bars that train at full size; it must fail. Unedited it must
-pass. A bug that survives is an error in the test.
+`tests/planted_bugs.yml` lists one-line edits with their reasons, and names the test (`by`) that
+must fail on each: it runs against the edited source. Unedited it must pass. A bug that survives is
+an error in the test. For a bug without `by`, the whole twin test runs, and the table names the
+test that caught it.
 """
 
 import argparse
 import contextlib
+import difflib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import io
 import multiprocessing
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ import yaml
 from snippets.site import ROOT
 from snippets.site.problems import PageError, Problem
 
+# Before torch is imported: with two threads on a busy machine one test took minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 LIST = "tests/planted_bugs.yml"
 HEAVY = (
     "numpy",
@@ -38,12 +43,16 @@ HEAVY = (
 
 @dataclass(frozen=True)
 class Bug:
-    """A one-line edit of a module; `find` stands in it exactly once. An empty one is no edit."""
+    """A one-line edit of a module; `find` stands in it exactly once. An empty one is no edit.
+
+    `by` names the test functions that run, all of the twin test when it is empty.
+    """
 
     page: str
     find: str = ""
     replace: str = ""
     why: str = "unedited"
+    by: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -74,7 +83,8 @@ def load(root: Path = ROOT, pages: tuple[str, ...] = ()) -> list[Bug]:
     bugs = []
     for page, edits in entries.items():
         for edit in edits:
-            bug = Bug(page, edit["find"], edit["replace"], edit["why"])
+            by = (edit["by"],) if "by" in edit else ()
+            bug = Bug(page, edit["find"], edit["replace"], edit["why"], by)
             count = (root / bug.file).read_text(encoding="utf-8").count(bug.find)
             if count != 1 or bug.find == bug.replace:
                 raise PageError(
@@ -84,6 +94,12 @@ def load(root: Path = ROOT, pages: tuple[str, ...] = ()) -> list[Bug]:
                         f"{bug.file} has {bug.find!r} {count} times",
                         "`find` must stand in the module exactly once",
                     )
+                )
+            there = re.findall(r"^def (test_\w+)", (root / bug.test).read_text("utf-8"), re.M)
+            if by and by[0] not in there:
+                near = ", ".join(difflib.get_close_matches(by[0], there, 3, 0.4)) or "none"
+                raise PageError(
+                    Problem(LIST, 0, f"{bug.test} has no {by[0]}", f"name one of its tests: {near}")
                 )
             if not pages or page in pages:
                 bugs.append(bug)
@@ -125,7 +141,7 @@ class _First:
 
 
 def try_bug(bug: Bug) -> Verdict:
-    """Run the twin test against the edited module, in this (forked) process."""
+    """Run the twin test against the edited module, in this process, which ends afterwards."""
     import pytest
 
     os.chdir(ROOT)
@@ -145,7 +161,7 @@ def try_bug(bug: Bug) -> Verdict:
                 "-p",
                 "no:xdist",
                 "--no-header",
-                bug.test,
+                *([f"{bug.test}::{name}" for name in bug.by] or [bug.test]),
             ],
             plugins=[first],
         )
@@ -155,21 +171,34 @@ def try_bug(bug: Bug) -> Verdict:
     return Verdict(bug, caught, time.monotonic() - started)
 
 
+def unedited(page: str, bugs: list[Bug]) -> Bug:
+    """No edit of this page's module, and every test that catches one of its bugs."""
+    mine = [bug for bug in bugs if bug.page == page]
+    return Bug(page, by=tuple(sorted({name for bug in mine for name in bug.by})))
+
+
+def pool(jobs: int):
+    """Processes in which to try bugs: each is forked from one that has only the heavy imports.
+
+    So a bug costs its test's time, and no module or state of the caller is in its way.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(HEAVY))
+    return context.Pool(jobs, maxtasksperchild=1)
+
+
 def try_all(bugs: list[Bug], *, jobs: int = 2):
     """Yield a Verdict for each module unedited and for each bug, in order."""
-    for name in HEAVY:
-        importlib.import_module(name)
-    plain = [Bug(page) for page in dict.fromkeys(bug.page for bug in bugs)]
-    # Forked after the heavy imports: a bug costs its test's time and nothing else.
-    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
-        yield from pool.imap(try_bug, [*plain, *bugs], chunksize=1)
+    plain = [unedited(page, bugs) for page in dict.fromkeys(bug.page for bug in bugs)]
+    with pool(jobs) as processes:
+        yield from processes.imap(try_bug, [*plain, *bugs], chunksize=1)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a table of all bugs; exit code 1 when one survives or a module fails unedited."""
     parser = argparse.ArgumentParser(
         prog="python -m snippets.site.planted",
-        description=__doc__,
+        description=__doc__.replace("`", ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="default: all")

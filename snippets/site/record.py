@@ -11,9 +11,9 @@ import io
 import json
 import os
 import platform
-import resource
 import shutil
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -205,7 +205,9 @@ def _replace(page: Page, files: dict[str, str]) -> None:
     new.mkdir(parents=True)
     for name, text in files.items():
         (new / name).write_text(text, encoding="utf-8", newline="\n")
-    for name in (*KEPT, *(p.name for p in page.outputs.glob("*.onnx"))):
+    # A run that writes weights does so itself; their digests lie beside them.
+    weights = [p.name for kind in ("onnx", "safetensors") for p in page.outputs.glob(f"*.{kind}*")]
+    for name in (*KEPT, *weights):
         if (page.outputs / name).is_file():
             shutil.copy2(page.outputs / name, new / name)
     if page.outputs.exists():
@@ -231,7 +233,7 @@ def study(page: Page, *, force: bool = False) -> str:
     if not force and study_state(page)[0] == "fresh":
         return "fresh"
     module = importlib.import_module("snippets." + page.key.replace("/", "."))
-    started = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    started = time.process_time()
     printed = io.StringIO()
     with contextlib.redirect_stdout(_Tee(printed, sys.stderr)):
         metrics = module.study()
@@ -242,7 +244,7 @@ def study(page: Page, *, force: bool = False) -> str:
         "page": page.key,
         "fingerprint": mark,
         "metrics": _plain(metrics),
-        "seconds": float(f"{resource.getrusage(resource.RUSAGE_SELF).ru_utime - started:.2g}"),
+        "seconds": float(f"{time.process_time() - started:.2g}"),
         "files": {"study.txt": hashlib.sha256(text.encode()).hexdigest()},
     }
     if before and summary["metrics"] == before["metrics"] and summary["files"] == before["files"]:

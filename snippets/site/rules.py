@@ -11,15 +11,31 @@ from pathlib import Path
 
 import yaml
 
-from snippets.site import quotes
+from snippets.site import diagrams, quotes
+from snippets.site.code_rules import (
+    modules_are_sound,
+    nothing_is_left_behind,
+    pages_code_is_sound,
+    tests_can_fail,
+)
 from snippets.site.fingerprint import modules_of
+from snippets.site.markdown_rules import MARKDOWN_RULES
 from snippets.site.mathml import BLOCK, INLINE, to_mathml
-from snippets.site.numbers import CODE_SPAN, fill
 from snippets.site.numbers import NUMBER as QUOTED_NUMBER
+from snippets.site.numbers import fill
 from snippets.site.page import IMAGE_ROLE, SECTIONS, Page, page_files, read_page
-from snippets.site.problems import Problem
+from snippets.site.problems import PageError, Problem
+from snippets.site.prose import headings, is_lesson, prose, without_code
 from snippets.site.quotes import QUOTE
 from snippets.site.record import read_json, state, study_state
+from snippets.site.repository_rules import (
+    abbreviations_are_defined_once,
+    images_are_light_and_shown,
+    packages_are_pinned,
+    registers_are_sound,
+    titles_differ,
+    weights_are_safe,
+)
 
 LANGUAGES = ("python", "text", "sh", "mermaid", "yaml", "md", "html", "toml", "make")
 FIGURE_BYTES = 60_000
@@ -40,39 +56,6 @@ def check_source(root: Path) -> list[Problem]:
     for rule in SITE_RULES:
         found += rule(root, pages)
     return sorted(set(found))
-
-
-# ---------------------------------------------------------------- what counts as prose
-
-
-def prose(page: Page) -> list[tuple[int, str]]:
-    """(line number, text) of every line outside fences and front matter."""
-    skip: set[int] = set()
-    for fence in page.fences:
-        skip |= set(range(fence.line, fence.line + len(fence.raw) + 2))
-    lines = page.text.splitlines()
-    if lines and lines[0].strip() == "---":
-        skip |= set(range(1, lines.index("---", 1) + 2 if "---" in lines[1:] else 2))
-    return [(n, text) for n, text in enumerate(lines, 1) if n not in skip]
-
-
-def headings(page: Page) -> list[tuple[int, int, str]]:
-    """(line, level, title) of each heading."""
-    found = []
-    for number, text in prose(page):
-        if match := re.match(r"^(#{1,6})\s+(.*?)\s*(?:\{.*\})?\s*#*$", text):
-            found.append((number, len(match[1]), match[2]))
-    return found
-
-
-def is_lesson(page: Page) -> bool:
-    """A page with the full anatomy: it lives in a section, is no index and has a program."""
-    section, _, stem = page.key.partition("/")
-    return section in SECTIONS and stem != "index" and bool(page.blocks)
-
-
-def without_code(text: str) -> str:
-    return CODE_SPAN.sub("", text)
 
 
 # ---------------------------------------------------------------- fences and blocks
@@ -193,16 +176,17 @@ def outputs_are_announced(page: Page) -> Problems:
 
 
 def outputs_are_fresh(page: Page) -> Problems:
-    what, why = state(page)
-    if what in ("stale", "missing"):
-        yield Problem(
-            page.file, 0, f"its outputs are {what}: {why}", f"python -m snippets record {page.key}"
-        )
-    what, why = study_state(page)
-    if what in ("stale", "missing"):
-        yield Problem(
-            page.file, 0, f"its study is {what}: {why}", f"python -m snippets study {page.key}"
-        )
+    for (what, why), thing, verb in (
+        (state(page), "outputs are", "record"),
+        (study_state(page), "study is", "study"),
+    ):
+        if what in ("stale", "missing"):
+            yield Problem(
+                page.file,
+                _line_of_quote(page, why.split()[0]),
+                f"its {thing} {what}: {why}",
+                f"python -m snippets {verb} {page.key}",
+            )
     run = read_json(page.outputs / "run.json")
     limit = PAGE_SECONDS.get(page.key, 40)
     if run and run["seconds"] > limit:
@@ -214,6 +198,47 @@ def outputs_are_fresh(page: Page) -> Problems:
         )
 
 
+def _line_of_quote(page: Page, name: str) -> int:
+    """The line that quotes this output; 0 where it is the whole page that is stale."""
+    lines = enumerate(page.text.splitlines(), 1)
+    return next((n for n, line in lines if f'docs/outputs/{page.key}/{name}"' in line), 0)
+
+
+DIGITS = 6
+DECIMAL = re.compile(r"(?<![\w.])(\d[\d,]*\.\d+)(?![\d.])")
+ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
+
+
+def outputs_say_what_matters(page: Page) -> Problems:
+    """What was printed has few digits, and no address in memory: these differ in each run."""
+    for block in page.blocks:
+        for output in (block.output, *(figure.path for figure in block.figures)):
+            path = page.root / (output or "")
+            if not output or not path.is_file():
+                continue
+            text = path.read_text(encoding="utf-8")
+            if output.endswith(".svg"):
+                text = "\n".join(re.findall(r"<text[^>]*>(.*?)</text>", text, re.S))
+            if found := ADDRESS.search(text):
+                yield Problem(
+                    page.file,
+                    block.line,
+                    f"{output} says {found[0]!r}, an address that differs in each run",
+                    "print what is in the object, not the object",
+                )
+            elif long := [n for n in DECIMAL.findall(text) if _digits(n) > DIGITS]:
+                yield Problem(
+                    page.file,
+                    block.line,
+                    f"{output} says {long[0]}, more digits than carry a meaning",
+                    "print three significant digits: {value:.3g}",
+                )
+
+
+def _digits(number: str) -> int:
+    return len(re.sub(r"[.,]", "", number).lstrip("0"))
+
+
 def outputs_are_used(page: Page) -> Problems:
     """Nothing lies in a page's folder that no run, study or generator put there."""
     from snippets.site.record import GENERATED
@@ -221,7 +246,8 @@ def outputs_are_used(page: Page) -> Problems:
     if page.outputs.is_dir() and page.key != "index":
         known = set(read_json(page.outputs / "run.json").get("files", {})) | set(GENERATED)
         for path in sorted(page.outputs.iterdir()):
-            if path.is_file() and path.name not in known and path.suffix != ".onnx":
+            weights = (".onnx", ".safetensors", ".sha256")  # `weights_are_safe` holds these
+            if path.is_file() and path.name not in known and path.suffix not in weights:
                 yield Problem(
                     path.relative_to(page.root).as_posix(),
                     0,
@@ -287,30 +313,25 @@ def _figure(page: Page, figure, lines: list[str]) -> Problems:
         )
 
 
-def diagrams_are_drawn(page: Page) -> Problems:
-    for fence in page.fences:
-        if fence.info != "mermaid" or not fence.lines:
-            continue
-        from snippets.site.diagrams import identifier
+def diagrams_are_drawn(root: Path, pages: list[Page]) -> Problems:
+    """Each diagram is a flowchart with a title and a description, and was drawn.
 
-        source = "\n".join(line.text for line in fence.lines)
-        for key in ("accTitle", "accDescr"):
-            if not re.search(rf"^\s*{key}\s*[:{{]", source, re.M):
-                yield Problem(
-                    page.file,
-                    fence.line,
-                    f"the diagram has no {key}",
-                    f"add a line `{key}: …` that says what it shows",
-                )
-        path = page.root / "docs" / "outputs" / "diagrams" / f"{identifier(source)}.svg"
-        if not path.is_file():
-            yield Problem(
-                page.file,
-                fence.line,
-                "the diagram was never drawn",
-                "python -m snippets record (needs Chromium)",
-            )
-        yield from _clicks(page, fence)
+    One that was not drawn is parsed, if there is a Chromium, to name the line that is wrong.
+    """
+    undrawn = []
+    for fence in diagrams.fences_of(root, pages):
+        problems = diagrams.missing_parts(fence)
+        yield from problems
+        path = root / diagrams.FOLDER / f"{diagrams.identifier(fence.source)}.svg"
+        if not problems and not path.is_file():
+            undrawn.append(fence)
+    yield from diagrams.why_undrawn(undrawn)
+
+
+def diagrams_lead_somewhere(page: Page) -> Problems:
+    for fence in page.fences:
+        if fence.info == "mermaid":
+            yield from _clicks(page, fence)
 
 
 def _clicks(page: Page, fence) -> Problems:
@@ -545,9 +566,10 @@ def headings_do_not_skip(page: Page) -> Problems:
             "write exactly one `# Title`",
         )
     if not re.match(r"^---\n(?:.*\n)*?description: .{30,160}\n(?:.*\n)*?---\n", page.text):
+        lines = enumerate(page.text.splitlines(), 1)
         yield Problem(
             page.file,
-            1,
+            next((n for n, line in lines if line.startswith("description:")), 1),
             "the page has no description of 30 to 160 characters",
             "begin it with ---, description: One sentence., ---",
         )
@@ -563,8 +585,12 @@ def lessons_have_all_parts(page: Page) -> Problems:
     last = 0
     for part in PARTS:
         if part not in titles:
+            later = [titles[p] for p in PARTS[PARTS.index(part) :] if p in titles]
             yield Problem(
-                page.file, 0, f"the page has no part {part!r}", f"its parts are {', '.join(PARTS)}"
+                page.file,
+                min(later, default=0),
+                f"the page has no part {part!r}",
+                f"write it above this line; the parts are {', '.join(PARTS)}",
             )
         elif titles[part] < last:
             yield Problem(
@@ -593,11 +619,11 @@ def lessons_have_all_parts(page: Page) -> Problems:
 
 def claims_have_verdicts(page: Page) -> Problems:
     path = page.root / "snippets" / "claims.yml"
-    register = (
-        {c["id"]: c for c in yaml.safe_load(path.read_text(encoding="utf-8"))}
-        if path.is_file()
-        else {}
-    )
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        register = {c["id"]: c for c in entries}
+    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        return  # `registers_are_sound` says why
     for number, text in prose(page):
         match = re.match(r"^\|\s*(C\d\d)\b[^|]*\|(?P<verdict>[^|]*)\|", text)
         if not match or not is_lesson(page):
@@ -749,7 +775,11 @@ def generated_files_are_fresh(root: Path, pages: list[Page]) -> Problems:
     from snippets.site.generate import stale_notebooks, texts
 
     mend = "python -m snippets record --stale"
-    for path, text in texts(root).items():
+    try:
+        made = texts(root)
+    except PageError:
+        return  # `registers_are_sound` says why
+    for path, text in made.items():
         file = root / path
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             yield Problem(path, 0, "this generated file is not what its sources say", mend)
@@ -765,8 +795,9 @@ PAGE_RULES = (
     outputs_are_announced,
     outputs_are_fresh,
     outputs_are_used,
+    outputs_say_what_matters,
     figures_have_alternatives,
-    diagrams_are_drawn,
+    diagrams_lead_somewhere,
     quoted_numbers_exist,
     numbers_stand_somewhere,
     formulas_are_understood,
@@ -775,6 +806,8 @@ PAGE_RULES = (
     headings_do_not_skip,
     lessons_have_all_parts,
     claims_have_verdicts,
+    pages_code_is_sound,
+    *MARKDOWN_RULES,
 )
 SITE_RULES = (
     pages_are_in_nav,
@@ -782,4 +815,14 @@ SITE_RULES = (
     modules_are_readable,
     studies_are_tested,
     generated_files_are_fresh,
+    diagrams_are_drawn,
+    modules_are_sound,
+    tests_can_fail,
+    nothing_is_left_behind,
+    registers_are_sound,
+    abbreviations_are_defined_once,
+    titles_differ,
+    packages_are_pinned,
+    weights_are_safe,
+    images_are_light_and_shown,
 )

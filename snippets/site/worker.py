@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import socket
 import sys
 import time
@@ -53,7 +52,7 @@ def _run_block(block: dict, namespace: dict, shown: list, folder: Path) -> dict:
     result["printed"] = printed.getvalue()
     result["seconds"] = _cpu_seconds() - started
     result["elapsed"] = time.monotonic() - clock
-    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_mib"] = _peak_mib()
     return result
 
 
@@ -169,9 +168,21 @@ def _forbid_network() -> None:
 
 
 def _cpu_seconds() -> float:
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    """Processor seconds of this process and of the children that have ended."""
+    return sum(os.times()[:4])
+
+
+def _peak_mib() -> float:
+    """The most memory that this process has held so far."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    # macOS counts bytes, Linux kibibytes.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 if __name__ == "__main__":

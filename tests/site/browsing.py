@@ -13,10 +13,10 @@ import yaml
 from playwright.sync_api import Browser, Page
 
 from snippets.site import ROOT
+from snippets.site.gates import SCHEMES, WIDTHS
 
+__all__ = ["SCHEMES", "WIDTHS"]
 HERE = Path(__file__).parent
-SCHEMES = ("light", "dark")
-WIDTHS = (390, 820, 1440)
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 # Of axe's best practices, those that a reader with a screen reader notices on a page like ours.
 PRACTICE = [

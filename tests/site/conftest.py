@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snippets.site import ROOT
+from snippets.site import ROOT, diagrams
 from snippets.site.generate import texts
 from snippets.site.notebook import to_notebook
 from snippets.site.page import read_page
@@ -30,12 +30,18 @@ class Site:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
         for name in ("site", "shared"):
-            (root / "snippets" / name).symlink_to(ROOT / "snippets" / name)
+            (root / "snippets" / name).symlink_to(
+                ROOT / "snippets" / name, target_is_directory=True
+            )
         site = cls(root)
         record(site.page())
         for path, text in texts(root).items():
             write(root / path, text)
         write(site.page().outputs / "notebook.ipynb", to_notebook(site.page()))
+        for fence in diagrams.missing(root):
+            # Drawing is tested elsewhere; here nobody looks at them.
+            path = root / diagrams.FOLDER / f"{diagrams.identifier(fence.source)}.svg"
+            write(path, '<svg xmlns="http://www.w3.org/2000/svg"></svg>\n')
         return site
 
     def read(self, path: str) -> str:

@@ -29,33 +29,15 @@ KEYBOARD = [
 PAGES = pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.key)
 
 
-@pytest.fixture(scope="session")
-def tally():
-    """Axe violations by page, scheme and width; printed at the end (`pytest -s` shows it)."""
-    counted: dict[tuple[str, str, int], Counter] = {}
-    yield counted
-    visits = [(scheme, width) for scheme in SCHEMES for width in WIDTHS]
-    pages = list(dict.fromkeys(page for page, _, _ in counted))
-    print("\n\naxe violations, WCAG 2.2 AA and chosen best practices")
-    print(f"{'page':44}" + "".join(f"{f'{s} {w}':>12}" for s, w in visits))
-    for page in pages:
-        sums = [counted.get((page, *visit)) for visit in visits]
-        print(f"{page:44}" + "".join(f"{'-' if c is None else c.total():>12}" for c in sums))
-    rules = sum(counted.values(), Counter())
-    print(
-        f"{len(pages)} pages, {len(counted)} visits, {rules.total()} violations {dict(rules) or ''}"
-    )
-
-
 def test_nav_names_every_page_of_the_site(built_site):
     built = {p.relative_to(built_site).as_posix() for p in built_site.rglob("*.html")}
     assert {entry.address for entry in entries()} == built - {"404.html"}
 
 
 @PAGES
-def test_page_is_in_order(entry, browser, site_address, tally):
+def test_page_is_in_order(entry, browser, site_address, record_property):
     """No noise, no strange host, no overflow, no shift, no violation, everything legible."""
-    problems = {}
+    problems, found = {}, Counter()
     for scheme in SCHEMES:
         with reader(browser, site_address, scheme=scheme) as (page, log):
             for width in WIDTHS:
@@ -69,8 +51,9 @@ def test_page_is_in_order(entry, browser, site_address, tally):
                     lines += checks(page).evaluate("c => c.overflow()")
                     page.set_viewport_size({"width": width, "height": 900})
                 violations, rules = check_axe(page)
-                tally[entry.key, scheme, width] = rules
+                found += rules
                 problems[f"{scheme} {width}"] = log.take() + lines + violations
+    record_property("axe", f"{entry.key}|{len(problems)}|{found.total()}")
     told(entry.source, problems)
 
 

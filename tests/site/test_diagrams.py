@@ -105,8 +105,31 @@ def test_quoted_and_generated_fences_are_found_at_their_own_place(site):
     ]
     for fence in missing(site.root):
         site.write(f"{FOLDER}/{identifier(fence.source)}.svg", "<svg/>")
+    for path in stale(site.root):  # that of the card as it was
+        path.unlink()
     left_over = site.write(f"{FOLDER}/d0123456789ab.svg", "<svg/>")
     assert missing(site.root) == [] and stale(site.root) == [left_over]
+
+
+def test_without_chromium_an_undrawn_diagram_is_only_undrawn(monkeypatch):
+    monkeypatch.setattr(diagrams, "chromium", lambda: None)
+    fence = Fence("flowchart LR\n    a -> > b", (("a.md", 7), ("a.md", 8)))
+    [problem] = diagrams.why_undrawn([fence])
+    assert (problem.file, problem.line, problem.message) == (
+        "a.md",
+        7,
+        "the diagram was never drawn",
+    )
+
+
+@pytest.mark.browser
+def test_an_undrawn_diagram_is_parsed_and_the_wrong_line_named():
+    good = Fence(SOURCE, tuple(("a.md", n) for n in range(1, 20)))
+    bad = Fence("flowchart LR\n    a --> b\n    b -> > c", tuple(("b.md", n) for n in (5, 6, 7)))
+    undrawn, wrong = diagrams.why_undrawn([good, bad])
+    assert (undrawn.line, undrawn.message) == (1, "the diagram was never drawn")
+    assert (wrong.file, wrong.line) == ("b.md", 7)
+    assert "does not understand" in wrong.message
 
 
 def test_titles_and_descriptions_are_read():

@@ -32,10 +32,10 @@ document$.subscribe(() => {
   buttons.observe(document.querySelector("article"), { childList: true, subtree: true });
 });
 
-// Labels that act as buttons (menu, search, sections): Enter is Material's, the space bar is ours.
+// The buttons that lie over labels (menu, search, sections) press them.
 addEventListener("keydown", (event) => {
-  if (event.key === " " && event.target.matches("label[role=button]")) {
+  if ((event.key === " " || event.key === "Enter") && event.target.matches(".press")) {
     event.preventDefault();
-    event.target.click();
+    event.target.closest("label").click();
   }
 });
