@@ -62,7 +62,7 @@ def table(root: Path) -> str:
 
 def _nav(root: Path) -> list[str]:
     text = (root / "mkdocs.yml").read_text(encoding="utf-8")
-    nav = text[text.index("\nnav:") :]
+    nav = re.split(r"^(?=\w)", text[text.index("\nnav:") + 1 :], maxsplit=2, flags=re.M)[1]
     return re.findall(r"^\s+-\s(?:[^#\n]*:\s)?([\w/.-]+\.(?:md|py))\s*$", nav, re.M)
 
 

@@ -38,7 +38,8 @@ def _plain(lines: list[str], page: Page):
             fence = marks[1]
             yield text, True
         elif match := IMAGE_ROLE.search(text):
-            yield f"[Figure: {html.unescape(match['alt'])}]", False
+            said = fill(html.unescape(match["alt"]), page.root, failed=lambda match, why: None)
+            yield f"[Figure: {said}]", False
         elif QUOTE.match(text):
             if not bare.endswith((".svg'", '.svg"')):
                 yield from _plain(_quoted(text, page), page)

@@ -772,6 +772,7 @@ def studies_are_tested(root: Path, pages: list[Page]) -> Problems:
 def generated_files_are_fresh(root: Path, pages: list[Page]) -> Problems:
     if not (root / "snippets" / "taxonomy.yml").is_file():
         return
+    from snippets.site import share_cards
     from snippets.site.generate import stale_notebooks, texts
 
     mend = "python -m snippets record --stale"
@@ -786,6 +787,10 @@ def generated_files_are_fresh(root: Path, pages: list[Page]) -> Problems:
     for page in stale_notebooks(root):
         path = (page.outputs / "notebook.ipynb").relative_to(root).as_posix()
         yield Problem(path, 0, f"the notebook is not what {page.file} says", mend)
+    for path in share_cards.stale(root):
+        yield Problem(path, 0, "the picture of a shared link is not what its page says", mend)
+    for path in share_cards.left_over(root):
+        yield Problem(path, 0, "no section has this picture", mend)
 
 
 PAGE_RULES = (

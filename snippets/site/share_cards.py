@@ -41,30 +41,30 @@ def mark(title: str, what: str) -> str:
 
 
 def stale(root: Path) -> list[str]:
-    """Names of the cards that are missing or not what their pages say."""
-    return [
-        name for name, text in words(root).items() if _mark_of(_path(root, name)) != mark(*text)
-    ]
+    """Paths of the cards that are missing or not what their pages say."""
+    said = words(root)
+    return [_path(name) for name in said if _mark_of(root / _path(name)) != mark(*said[name])]
 
 
-def left_over(root: Path) -> list[Path]:
-    """Cards of sections that are no more."""
-    return [p for p in sorted((root / FOLDER).glob("*")) if p.stem not in words(root)]
+def left_over(root: Path) -> list[str]:
+    """Paths of the cards of sections that are no more."""
+    there = sorted((root / FOLDER).glob("*"))
+    return [p.relative_to(root).as_posix() for p in there if p.stem not in words(root)]
 
 
 def write_cards(root: Path) -> list[str]:
-    """Draw the cards that are stale, remove those left over; returns their paths."""
+    """Draw the cards that are stale, remove those left over; returns what it did."""
     written = []
-    for name in stale(root):
-        path = _path(root, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".new")
-        draw(beside, *words(root)[name])
-        beside.replace(path)
-        written.append(path.relative_to(root).as_posix())
+    for path in stale(root):
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_suffix(".new")
+        draw(beside, *words(root)[target.stem])
+        beside.replace(target)
+        written.append(path)
     for path in left_over(root):
-        path.unlink()
-        written.append(f"{path.relative_to(root).as_posix()} (removed, its section is gone)")
+        (root / path).unlink()
+        written.append(f"{path} (removed, its section is gone)")
     return written
 
 
@@ -101,8 +101,8 @@ def draw(path: Path, title: str, what: str) -> None:
     Image.open(drawn).convert("RGB").quantize(48).save(path, "PNG", optimize=True, pnginfo=said)
 
 
-def _path(root: Path, name: str) -> Path:
-    return root / FOLDER / f"{name}.png"
+def _path(name: str) -> str:
+    return f"{FOLDER}/{name}.png"
 
 
 def _mark_of(path: Path) -> str:

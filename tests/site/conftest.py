@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snippets.site import ROOT, diagrams
+from snippets.site import ROOT, diagrams, share_cards
 from snippets.site.generate import texts
 from snippets.site.notebook import to_notebook
 from snippets.site.page import read_page
@@ -38,6 +38,7 @@ class Site:
         for path, text in texts(root).items():
             write(root / path, text)
         write(site.page().outputs / "notebook.ipynb", to_notebook(site.page()))
+        share_cards.write_cards(root)
         for fence in diagrams.missing(root):
             # Drawing is tested elsewhere; here nobody looks at them.
             path = root / diagrams.FOLDER / f"{diagrams.identifier(fence.source)}.svg"

@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 
 from snippets.site import ROOT, share_cards
 from snippets.site.delivery import script_hashes, with_policy
+from snippets.site.numbers import fill
 from snippets.site.page import read_page
 from snippets.site.plain import to_markdown
 
@@ -139,12 +140,12 @@ def test_cards_are_what_their_pages_say_and_a_rule_sees_when_not(tmp_path):
     page = tmp_path / "docs" / "index.md"
     page.parent.mkdir()
     page.write_text("---\ndescription: One line.\n---\n# A title\n", encoding="utf-8")
-    assert share_cards.stale(tmp_path) == ["site"]
+    assert share_cards.stale(tmp_path) == ["docs/assets/cards/site.png"]
     (written,) = share_cards.write_cards(tmp_path)
     first = (tmp_path / written).read_bytes()
     assert share_cards.stale(tmp_path) == []
     page.write_text("---\ndescription: Another line.\n---\n# A title\n", encoding="utf-8")
-    assert share_cards.stale(tmp_path) == ["site"]
+    assert share_cards.stale(tmp_path) == ["docs/assets/cards/site.png"]
     share_cards.write_cards(tmp_path)
     assert (tmp_path / written).read_bytes() != first
 
@@ -180,7 +181,7 @@ def test_a_page_as_markdown_is_whole(entry, built_site):
         for part in parts:
             assert "\n".join(line.strip() for line in part.strip().splitlines()) in flat
         for figure in block.figures:
-            assert f"[Figure: {figure.alternative}]" in text
+            assert f"[Figure: {fill(figure.alternative)}]" in text
     left = re.findall(r"--8<--|\{\{ *\w+/|<svg|<div|///|^---$", text, re.M)
     assert left == []
 
