@@ -15,7 +15,7 @@ from browsing import (
     told,
 )
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 # Pages that differ in what a keyboard meets on them, and widths at which it meets it.
 KEYBOARD = [
     ("index", 1440),

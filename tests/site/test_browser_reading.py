@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 from snippets.site import ROOT
 from snippets.site.page import read_page
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 LESSONS = pytest.mark.parametrize("entry", lessons(), ids=lambda entry: entry.key)
 HOME = "index.html"
 

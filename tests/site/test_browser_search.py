@@ -3,7 +3,7 @@
 import pytest
 from browsing import lessons, reader
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 # Page -> what a reader may type who wants it. Synonyms that stand nowhere on the page are kept in
 # the search terms of its front matter or the glossary.

@@ -1,6 +1,8 @@
 """The collector: pages are test files, and a failure is reported where its author can mend it."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -105,3 +107,20 @@ def test_pytest_codeblocks_sees_the_blocks_that_the_site_sees(path):
     page = read_page(path)
     seen = [b for b in extract_from_buffer(io.StringIO(expanded(page))) if b.syntax == "python"]
     assert len(seen) == len(page.blocks)
+
+
+def test_workers_keep_a_group_together(tmp_path):
+    """A page's blocks must meet in one worker; with another pytest they once did not, silently."""
+    code = (
+        "import os, pathlib, pytest, time\n"
+        "@pytest.mark.xdist_group('one')\n"
+        "@pytest.mark.parametrize('k', range(6))\n"
+        "def test(k):\n"
+        "    time.sleep(0.1)\n"
+        "    pathlib.Path(os.environ['PYTEST_XDIST_WORKER']).touch()\n"
+    )
+    (tmp_path / "test_it.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-n2", "--dist=loadgroup", "test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(tmp_path.glob("gw*"))) == 1

@@ -76,7 +76,6 @@ def test_data_is_not_hashed_and_scripts_are():
 
 
 @pytest.mark.browser
-@pytest.mark.xdist_group("browser")
 def test_a_script_that_is_slipped_in_does_not_run(browser, site_address, built_site, tmp_path):
     """The policy works: the same page with one more script, handler and style refuses them."""
     text = (built_site / "index.html").read_text(encoding="utf-8")

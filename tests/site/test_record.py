@@ -10,6 +10,8 @@ import time
 import nbformat
 import pytest
 
+from snippets.site import ROOT
+from snippets.site.built import build
 from snippets.site.execute import run_page
 from snippets.site.fingerprint import fingerprint
 from snippets.site.notebook import to_notebook
@@ -163,3 +165,32 @@ def test_the_notebook_is_valid_and_is_the_page(site):
     assert "svg" in code[3].outputs[0].data["image/svg+xml"]
     prose = "\n".join(c.source for c in book.cells if c.cell_type == "markdown")
     assert "{{" not in prose and "--8<--" not in prose and "its slope is 2.0." in prose
+
+
+def test_what_lies_under_outputs_is_never_run(site, tmp_path):
+    """Recorded outputs are data: code that somebody puts there is neither imported nor executed."""
+    mark = tmp_path / "executed"
+    code = f"open({str(mark)!r}, 'w').close()\n"
+    outputs = site.page().outputs
+    for name in ("__init__.py", "conftest.py", "sitecustomize.py", "line.py", "test_evil.py"):
+        (outputs / name).write_text(code, encoding="utf-8")
+    (outputs / "evil.txt").write_text(f"```python\n{code}```\n", encoding="utf-8")
+    quote = '--8<-- "docs/outputs/discriminative/line/evil.txt"'
+    site.replace(PAGE, "## Measured", f"{quote}\n\n## Measured")
+    assert [block.code for block in site.page().blocks if str(mark) in block.code] == []
+    record(site.page(), force=True)
+    assert build(site.root, tmp_path / "site") == []
+    assert not mark.exists()
+
+
+def test_no_test_is_collected_from_outputs(tmp_path):
+    for folder in ("docs", "docs/outputs/page"):
+        (tmp_path / folder).mkdir(parents=True)
+        name = folder.replace("/", "_")
+        (tmp_path / folder / f"test_{name}.py").write_text("def test(): pass\n", encoding="utf-8")
+    settings = str(ROOT / "pyproject.toml")
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-c", settings, "docs"]
+    told = subprocess.run(
+        [*command, "--rootdir", "."], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "test_docs.py" in told.stdout and "test_docs_outputs_page.py" not in told.stdout
