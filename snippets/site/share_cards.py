@@ -77,7 +77,8 @@ def draw(path: Path, title: str, what: str) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     # Drawn with fonts that Matplotlib brings along, whatever the machine has.
-    with matplotlib.rc_context({"font.family": "STIXGeneral"}):
+    look = {"font.family": "STIXGeneral", "figure.constrained_layout.use": False}
+    with matplotlib.rc_context(look):
         figure = Figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100, facecolor=PAPER)
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, SIZE[0]), ylim=(0, SIZE[1]))
         axes.axis("off")
