@@ -33,6 +33,17 @@ def to_svg(figure, *, name: str) -> str:
     return _follow_page(buffer.getvalue())
 
 
+# Words between tags, or a coordinate with more decimals than a screen shows.
+WORDS_OR_LONG = re.compile(r">(?P<words>[^<>]+)<|-?\d+\.\d{3,}")
+
+
+def _short(match: re.Match) -> str:
+    """Coordinates to a hundredth of a pixel; what a reader reads stays as it was printed."""
+    if match["words"]:
+        return match[0]
+    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
+
+
 def _follow_page(svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
@@ -44,7 +55,7 @@ def _follow_page(svg: str) -> str:
         lambda m: images.append(m[0].replace("xlink:", "")) or f"@{len(images) - 1}@", svg
     )
     svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), svg)
+    svg = WORDS_OR_LONG.sub(_short, svg)
     svg = re.sub(r"#[0-9a-f]{6}\b", _colour, svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 inherit", svg)
