@@ -246,11 +246,11 @@ def study(*, seeds: int = 10, n: int = 20_000) -> dict:
             for name, ask in contenders(split.x_train, split.y_train).items():
                 row = quality(ask(split.x_test), split.y_test, above=3 / 120)
                 found.setdefault(name, []).append(list(row.values()))
-        print(f"{world:<20}accuracy  AP             ECE            cost at 1/2  at 1/40")
+        print(f"{world:<20}right  AP             ECE            cost, 1/2  1/40")
         for name, values in found.items():
             mean, sd = np.mean(values, axis=0), np.std(values, axis=0, ddof=min(1, seeds - 1))
-            print(f"{name:<20}{mean[0]:.3f}     {mean[1]:.3f} ± {sd[1]:.3f}", end="  ")
-            print(f"{mean[2]:.3f} ± {sd[2]:.3f}  {mean[3]:>8.0f} {mean[4]:>11.0f} ± {sd[4]:.0f}")
+            print(f"{name:<20}{mean[0]:.3f}  {mean[1]:.3f} ± {sd[1]:.3f}", end="  ")
+            print(f"{mean[2]:.3f} ± {sd[2]:.3f}  {mean[3]:>7.0f}  {mean[4]:>8.0f} ± {sd[4]:.0f}")
             names = [*row, *(f"{field}_sd" for field in row)]
             key = name.replace(",", "").replace("+ ", "").replace(" ", "_")
             result[world][key] = dict(zip(names, [*mean.tolist(), *sd.tolist()]))

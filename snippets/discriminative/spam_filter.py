@@ -375,9 +375,9 @@ def draw_plane(lists: list[list], y: Array, named: dict, *, least=4):
         style = {"va": "center", "arrowprops": {"arrowstyle": "-", "lw": 0.5}}
         axes.annotate(word, at, shift, textcoords="offset points", **style)
     axes.set(xscale="log", yscale="log")
-    ticks = [0.003, 0.01, 0.03, 0.1, 0.3, 1]
+    ticks = [0, 0.01, 0.03, 0.1, 0.3, 1]
     for axis, kind in ((axes.xaxis, "good messages"), (axes.yaxis, "spam")):
-        axis.set_ticks([t + 0.003 for t in ticks], labels=["0", *ticks[1:]])
+        axis.set_ticks([t + 0.003 for t in ticks], labels=ticks)
         axis.set_ticks([], minor=True)
         axis.set_label_text(f"share of {kind} with the word")
     return axes
@@ -443,8 +443,8 @@ def study(*, seeds: int = 10, messages: list[Message] | None = None) -> dict:
         result[re.sub(r"\W+", "_", name).lower()] = row = summary(pairs, y)
         print(
             f"{name:<22}{row['right']:.3f} ± {row['right_sd']:.3f}  {row['lost']:.3f}  "
-            f"{row['caught']:.3f}   {row['even']:<6.0f}{row['priced']:.1f} ± "
-            f"{row['priced_sd']:<4.1f}  {row['chosen']:.1f} ± {row['chosen_sd']:.1f}"
+            f"{row['caught']:.3f}   {row['even']:<4.0f}{row['priced']:>6.1f} ± "
+            f"{row['priced_sd']:<4.1f}  {row['chosen']:>5.1f} ± {row['chosen_sd']:.1f}"
         )
     return result | {"drift": drift(messages, lists, y, group, seeds=seeds)}
 

@@ -93,7 +93,7 @@ QUERIES = {
         "feature maps",
         "image classification",
         "puppy or bagel",
-        "convolutonal",
+        "convolutional netwrok",
     ],
     "generative/index": ["generative", "GAN", "adversarial", "exact likelihood", "diffusion"],
     "generative/naive_bayes": [
