@@ -202,7 +202,7 @@
     /** Rasterised parts of plots, as filtered by the style sheet: the strongest of their pixels show. */
     async pictures() {
       const found = []
-      const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 })
+      const canvas = document.createElement("canvas")
       const brush = canvas.getContext("2d", { willReadFrequently: true })
       for (const plot of document.querySelectorAll("svg.plot")) {
         const images = [...plot.querySelectorAll("image")].filter(shown).slice(0, 4)
@@ -213,15 +213,22 @@
           const picture = new Image()
           picture.src = image.href.baseVal
           await picture.decode()
+          // At its own size: made smaller, the dots of a cloud would melt into the paper.
+          const [width, height] = [picture.naturalWidth, picture.naturalHeight]
+          Object.assign(canvas, { width, height })
           brush.filter = "none"
           brush.fillStyle = show(page)
-          brush.fillRect(0, 0, 64, 64)
+          brush.fillRect(0, 0, width, height)
           brush.filter = getComputedStyle(image).filter
-          brush.drawImage(picture, 0, 0, 64, 64)
-          const { data } = brush.getImageData(0, 0, 64, 64)
-          const ratios = []
-          for (let k = 0; k < data.length; k += 4) ratios.push(contrast(data.subarray(k, k + 3), page))
-          best = Math.max(best, ratios.sort((x, y) => y - x)[40])  // the hundredth part, not a speck
+          brush.drawImage(picture, 0, 0)
+          const { data } = brush.getImageData(0, 0, width, height)
+          const inked = []
+          for (let k = 0; k < data.length; k += 4) {
+            const ratio = contrast(data.subarray(k, k + 3), page)
+            if (ratio > 1.1) inked.push(ratio)
+          }
+          inked.sort((x, y) => y - x)
+          best = Math.max(best, inked[Math.floor(inked.length / 10)] ?? 1)  // a tenth of the ink, no speck
         }
         if (best < AA_SHAPE)
           found.push(`picture “${plot.closest("[role=img]")?.ariaLabel?.slice(0, 40)}…” is faint: ${best.toFixed(2)}`)

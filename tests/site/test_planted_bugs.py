@@ -36,7 +36,8 @@ def test_a_planted_bug_is_caught(bug, record_property):
     verdict = alone(bug)
     record_property("planted", f"{bug.page}|{verdict.caught_by or ''}")
     assert verdict.caught_by, f"{bug.test}: survives: {bug.why}: mend the test so that it fails"
-    assert verdict.caught_by.partition("[")[0] in bug.by
+    # Some are caught before the named test, when its module makes what it needs.
+    assert verdict.caught_by.partition("[")[0] in (*bug.by, "importing the test")
 
 
 @needs_fork
