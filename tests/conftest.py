@@ -3,7 +3,6 @@
 import functools
 import http.server
 import os
-import shutil
 import threading
 from pathlib import Path
 
@@ -11,24 +10,7 @@ import gate_report
 import pytest
 
 from snippets.site import ROOT
-
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# Without these Chromium asks its makers' hosts for updates on each start.
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def chromium() -> str | None:
-    """Path of the system's Chromium (or of $CHROMIUM), None when there is none."""
-    named = os.environ.get("CHROMIUM")
-    return named or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+from snippets.site.diagrams import ARGUMENTS, chromium
 
 
 def pytest_runtest_setup(item):
@@ -85,4 +67,4 @@ def site_address(built_site) -> str:
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args):
     """pytest-playwright starts the system's Chromium; it never downloads one of its own."""
-    return {**browser_type_launch_args, "executable_path": chromium(), "args": CHROMIUM_ARGUMENTS}
+    return {**browser_type_launch_args, "executable_path": chromium(), "args": list(ARGUMENTS)}

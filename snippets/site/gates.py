@@ -1,13 +1,12 @@
 """How many gates there are, counted from the lists that the tests read: nothing here is typed."""
 
 import ast
-import re
 from collections import Counter
 from pathlib import Path
 
 import yaml
 
-from snippets.site.page import page_files, read_page
+from snippets.site.page import nav_pages, page_files, read_page
 
 SCHEMES, WIDTHS = ("light", "dark"), (390, 820, 1440)
 BY = {
@@ -29,7 +28,8 @@ def table(root: Path) -> str:
         return ""
     planted = yaml.safe_load(bugs.read_text(encoding="utf-8"))
     pages = [read_page(path, root) for path in page_files(root)]
-    visits = len(_nav(root)) * len(SCHEMES) * len(WIDTHS)
+    reachable = len(nav_pages(root) or ())
+    visits = reachable * len(SCHEMES) * len(WIDTHS)
     caught = Counter(mistake["by"] for mistake in mistakes)
     where = "; ".join(f"{caught[by]} {how}" for by, how in BY.items() if caught[by])
     rows = [
@@ -47,7 +47,7 @@ def table(root: Path) -> str:
         (
             "Visits of a real browser",
             visits,
-            f"{len(_nav(root))} pages, {' and '.join(SCHEMES)}, "
+            f"{reachable} pages, {' and '.join(SCHEMES)}, "
             f"{', '.join(map(str, WIDTHS))} pixels wide: accessibility (WCAG 2.2 AA), contrast of "
             "plots, diagrams, formulas and code, overflow, layout shift, console, other hosts",
         ),
@@ -58,12 +58,6 @@ def table(root: Path) -> str:
     lines += ["", "| Module | Planted bugs |", "|---|---:|"]
     lines += [f"| `snippets/{page}.py` | {len(edits)} |" for page, edits in planted.items()]
     return "\n".join(lines) + "\n"
-
-
-def _nav(root: Path) -> list[str]:
-    text = (root / "mkdocs.yml").read_text(encoding="utf-8")
-    nav = re.split(r"^(?=\w)", text[text.index("\nnav:") + 1 :], maxsplit=2, flags=re.M)[1]
-    return re.findall(r"^\s+-\s(?:[^#\n]*:\s)?([\w/.-]+\.(?:md|py))\s*$", nav, re.M)
 
 
 def _queries(root: Path) -> int:

@@ -106,6 +106,21 @@ def page_files(root: Path = ROOT) -> list[Path]:
     return sorted(p for p in docs.rglob("*.md") if "outputs" not in p.relative_to(docs).parts)
 
 
+def nav_pages(root: Path = ROOT) -> dict[str, int] | None:
+    """Each page listed under `nav` in mkdocs.yml → its line; None when there is no nav."""
+    lines = (root / "mkdocs.yml").read_text(encoding="utf-8").splitlines()
+    start = next((n for n, line in enumerate(lines, 1) if line.startswith("nav:")), None)
+    if start is None:
+        return None
+    listed = {}
+    for number, line in enumerate(lines[start:], start + 1):
+        if line and not line.startswith((" ", "#")):
+            break
+        if match := re.match(r"^\s*-\s+(?:[^#]*:\s+)?([\w/.-]+\.(?:md|py))\s*$", line):
+            listed[match[1]] = number
+    return listed
+
+
 def page_key(path: Path, root: Path = ROOT) -> str:
     return path.relative_to(root / "docs").with_suffix("").as_posix()
 

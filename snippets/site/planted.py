@@ -31,15 +31,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 LIST = "tests/planted_bugs.yml"
 HEAVY = (
     "numpy",
+    "safetensors.torch",
+    "scipy.spatial.distance",
     "scipy.stats",
     "sklearn.datasets",
     "sklearn.linear_model",
     "sklearn.ensemble",
     "sklearn.metrics",
+    "sklearn.mixture",
+    "sklearn.model_selection",
     "sklearn.neural_network",
     "sklearn.svm",
     "scipy.ndimage",
     "torch",
+    "torch.distributions",
     "matplotlib.pyplot",
     "hypothesis",
     "pytest",
@@ -150,6 +155,7 @@ def try_bug(bug: Bug) -> Verdict:
     import pytest
 
     os.chdir(ROOT)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     if bug.find:
         sys.meta_path.insert(0, _Edited(bug, ROOT))
     first, started = _First(), time.monotonic()
@@ -163,8 +169,12 @@ def try_bug(bug: Bug) -> Verdict:
                 "not bar",
                 "-p",
                 "no:cacheprovider",
+                # Neither the pages nor a browser are needed, nor what a failure looks like.
+                "-o",
+                "addopts=",
                 "-p",
-                "no:xdist",
+                "no:unraisableexception",
+                "--tb=no",
                 "--no-header",
                 *([f"{bug.test}::{name}" for name in bug.by] or [bug.test]),
             ],

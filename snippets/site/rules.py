@@ -23,7 +23,7 @@ from snippets.site.markdown_rules import MARKDOWN_RULES
 from snippets.site.mathml import BLOCK, INLINE, to_mathml
 from snippets.site.numbers import NUMBER as QUOTED_NUMBER
 from snippets.site.numbers import fill
-from snippets.site.page import IMAGE_ROLE, SECTIONS, Page, page_files, read_page
+from snippets.site.page import IMAGE_ROLE, SECTIONS, Page, nav_pages, page_files, read_page
 from snippets.site.problems import PageError, Problem
 from snippets.site.prose import headings, is_lesson, prose, without_code
 from snippets.site.quotes import QUOTE
@@ -661,17 +661,10 @@ def pages_are_in_nav(root: Path, pages: list[Page]) -> Problems:
     config = root / "mkdocs.yml"
     if not config.is_file():
         return
-    lines = config.read_text(encoding="utf-8").splitlines()
-    start = next((n for n, line in enumerate(lines, 1) if line.startswith("nav:")), None)
-    if start is None:
+    listed = nav_pages(root)
+    if listed is None:
         yield Problem("mkdocs.yml", 0, "there is no nav", "list the pages under nav:")
         return
-    listed = {}
-    for number, line in enumerate(lines[start:], start + 1):
-        if line and not line.startswith((" ", "#")):
-            break
-        if match := re.match(r"^\s*-\s+(?:[^#]*:\s+)?([\w/.-]+\.(?:md|py))\s*$", line):
-            listed[match[1]] = number
     files = {page.file.removeprefix("docs/") for page in pages}
     files |= {
         p.relative_to(root / "docs").as_posix() for p in (root / "docs" / "notebooks").glob("*.py")

@@ -48,18 +48,18 @@ def stale(root: Path) -> list[str]:
 
 def left_over(root: Path) -> list[str]:
     """Paths of the cards of sections that are no more."""
-    there = sorted((root / FOLDER).glob("*"))
-    return [p.relative_to(root).as_posix() for p in there if p.stem not in words(root)]
+    said, there = words(root), sorted((root / FOLDER).glob("*"))
+    return [path.relative_to(root).as_posix() for path in there if path.stem not in said]
 
 
 def write_cards(root: Path) -> list[str]:
     """Draw the cards that are stale, remove those left over; returns what it did."""
-    written = []
+    said, written = words(root), []
     for path in stale(root):
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_suffix(".new")
-        draw(beside, *words(root)[target.stem])
+        draw(beside, *said[target.stem])
         beside.replace(target)
         written.append(path)
     for path in left_over(root):

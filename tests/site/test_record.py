@@ -93,16 +93,20 @@ def test_a_failing_page_keeps_the_last_good_outputs(site):
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal to send there")
 def test_an_interrupted_recording_keeps_the_last_good_outputs(site):
     before = contents(site)
-    site.replace(PAGE, "slope = train(", "import time\ntime.sleep(30)\nslope = train(")
+    wait = "import pathlib, time\npathlib.Path('reached').touch()\ntime.sleep(300)\n"
+    site.replace(PAGE, "slope = train(", wait + "slope = train(")
     code = (
         "import sys; from pathlib import Path; from snippets.site.page import read_page;"
         "from snippets.site.record import record;"
         f"root = Path({str(site.root)!r}); record(read_page(root / {PAGE!r}, root))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    time.sleep(3)
+    deadline = time.monotonic() + 120  # a busy machine takes long to get there
+    while not (site.root / "reached").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert process.poll() is None, "it ended before it could be interrupted"
     process.send_signal(signal.SIGINT)
-    process.wait(10)
+    process.wait(120)
     assert process.returncode != 0
     assert contents(site) == before
 
