@@ -13,7 +13,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from snippets.site.page import Page, read_page
+from snippets.site.page import Page
 from snippets.site.plain import to_markdown
 
 SCRIPT = re.compile(r"<script(?P<attributes>[^>]*)>(?P<body>.*?)</script>", re.S)
@@ -120,9 +120,5 @@ def _beside(page) -> str:
 
 
 def _text(page, root: Path) -> str:
-    source = Path(page.file.abs_src_path)
-    if source.suffix == ".md":
-        return to_markdown(read_page(source, root))
-    # A notebook: its page is what the notebook hook made of it, without front matter.
-    made = Page(key="", file=page.file.src_uri, root=root, text=page.markdown or "")
-    return to_markdown(made)
+    # Of a notebook this is what the notebook hook made of it.
+    return to_markdown(Page(key="", file=page.file.src_uri, root=root, text=page.markdown or ""))
