@@ -7,6 +7,8 @@ BIN := .venv/$(PROGRAMS)
 TOOLS := tests/site/tools
 ADDRESS ?= 127.0.0.1:8000
 export OMP_NUM_THREADS := 1
+# Some machines forbid bytecode; then each of the many processes here would compile its imports anew.
+export PYTHONDONTWRITEBYTECODE :=
 # Material prints a notice about MkDocs 2 on each start; it is pinned below 2 here.
 export NO_MKDOCS_2_WARNING := 1
 

@@ -2,19 +2,17 @@
 
 # --8<-- [start:imports]
 from math import lgamma
+from time import process_time
 
 import numpy as np
 import torch
 from scipy.special import logsumexp, softmax
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from snippets.shared import digits
+from snippets.shared import digits, sample_quality
 
 Array = np.ndarray
 # --8<-- [end:imports]
@@ -184,6 +182,30 @@ def kl_per_number(model: VAE, x: Array) -> Array:
 
 
 # --8<-- [end:bounds]
+# --8<-- [start:classes]
+def fit_classes(model: VAE, x: Array, y: Array) -> list[GaussianMixture]:
+    """The codes of each class, 0 to 9, as a mixture of four Gaussians."""
+    filed, classes = encode(model, x), range(10)
+    return [GaussianMixture(4, reg_covar=0.01, random_state=0)
+            .fit(filed[y == label]) for label in classes]
+
+
+def draw_classes(model: VAE, fits: list, n: int, *, seed=0) -> Array:
+    """Images of 0, 1, ... 9, 0, ...: a code of the class, then the ink.
+
+    n: a multiple of ten. Returns (n, 64) in sixteenths.
+    """
+    if n % len(fits):
+        raise ValueError(f"expected a multiple of {len(fits)}, got {n}")
+    random, codes = np.random.default_rng(seed), []
+    for fit in fits:
+        z, _ = fit.set_params(random_state=seed).sample(n // len(fits))
+        codes.append(random.permutation(z))  # it sorts them by Gaussian
+    z = np.stack(codes, axis=1).reshape(n, model.size)
+    return random.binomial(16, decode(model, z)) / 16
+
+
+# --8<-- [end:classes]
 # --8<-- [start:posterior_mean]
 def posterior_mean(y: Array, groups: list[Array], *, sigma: float) -> Array:
     """E[x|y] for y = x + N(0, sigma²), if each group of x is a Gaussian.
@@ -218,26 +240,12 @@ def histogram_log_prob(groups: list[Array], x: Array) -> Array:
     return logsumexp(scores, axis=0) - np.log(sum(map(len, groups)))
 
 
-def forest_auc(fake: Array, real: Array) -> float:
-    """How well a random forest tells unseen fakes from real images: 0.5 is not at all."""
-    x, y = np.vstack([fake, real]), np.repeat([0, 1], [len(fake), len(real)])
-    folds = StratifiedKFold(3, shuffle=True, random_state=0)
-    forest = RandomForestClassifier(100, random_state=0)
-    says = cross_val_predict(forest, x, y, cv=folds, method="predict_proba")
-    return float(roc_auc_score(y, says[:, 1]))
-
-
-def bits(log_p: Array) -> float:
-    """Mean bits per pixel of images whose log p(x), (n,), is given in nats."""
-    return float(-np.mean(log_p) / 64 / np.log(2))
-
-
 def score(model: VAE, x: Array, new: Array) -> dict:
     """Both bounds in bits per pixel, the error beside PCA's, and how many numbers are in use."""
     pca = PCA(model.size).fit(x)
     return {
-        "elbo": bits(elbo(model, new)),
-        "iwae": bits(log_prob(model, new)),
+        "elbo": sample_quality.bits_per_dim(elbo(model, new)),
+        "iwae": sample_quality.bits_per_dim(log_prob(model, new)),
         "mse": np.mean((reconstruct(model, new) - new) ** 2),
         "pca": np.mean((pca.inverse_transform(pca.transform(new)) - new) ** 2),
         "used": (kl_per_number(model, new) > 0.05).sum(),
@@ -262,7 +270,37 @@ def sampled(model: VAE, classes: list[Array], new: Array) -> dict:
         "pixel_mixture": mixtures(classes, 0.005).clip(0, 1),
         "copies": np.vstack([x[:n] for x in classes]),
     }
-    return {kind: forest_auc(np.round(16 * x) / 16, new) for kind, x in kinds.items()}
+    auc, rounded = sample_quality.two_sample_auc, sample_quality.rounded
+    return {kind: auc(rounded(x), new) for kind, x in kinds.items()}
+
+
+def contest(*, seeds: int, steps: int, n: int) -> dict[str, list[dict]]:
+    """n images of both ways to draw, judged on the split of seed 0; a row for each model seed.
+
+    bits are those of the network with its prior N(0, I); parameters those of the network.
+    """
+    x, y, new, _ = digits.load_split(seed=0)
+    rows: dict[str, list[dict]] = {"contest": [], "contest_prior": []}
+    for seed in range(seeds):
+        start = process_time()
+        model = train(x, steps=steps, seed=seed)
+        trained = process_time()
+        fits = fit_classes(model, x, y)
+        fitted = process_time()
+        asked = draw_classes(model, fits, n, seed=seed)
+        drawn = process_time()
+        free = sample(model, n, seed=seed)
+        ended = process_time()
+        same = {
+            "bits": sample_quality.bits_per_dim(log_prob(model, new)),
+            "parameters": sum(weights.numel() for weights in model.parameters()),
+        }
+        judged = sample_quality.assess(asked, labels=np.arange(n) % 10)
+        cost = {"seconds": fitted - start, "draw_seconds": drawn - fitted}
+        rows["contest"].append({**judged, **same, **cost})
+        cost = {"seconds": trained - start, "draw_seconds": ended - drawn}
+        rows["contest_prior"].append({**sample_quality.assess(free), **same, **cost})
+    return rows
 
 
 VARIANTS = {
@@ -276,13 +314,16 @@ VARIANTS = {
 }
 
 
-def study(*, seeds: int = 5, steps: int = 1500) -> dict:
-    """Variants, baselines and ways to sample; each seed is a split and a training run."""
+def study(*, seeds: int = 5, steps: int = 1500, judged: int = 3, n: int = 1440) -> dict:
+    """Variants, baselines and ways to sample; each seed is a split and a training run.
+
+    Then n images of each of `judged` models, by the kit that is the same for every generator.
+    """
     runs: dict[str, list[dict]] = {}
     for seed in range(seeds):
         x, y, new, _ = digits.load_split(seed=seed)
         classes = [x[y == label] for label in range(10)]
-        found = {name: bits(histogram_log_prob(groups, new))
+        found = {name: sample_quality.bits_per_dim(histogram_log_prob(groups, new))
                  for name, groups in (("histogram", [x]), ("naive_bayes", classes))}  # fmt: skip
         runs.setdefault("baselines", []).append({"uniform": np.log2(17), **found})
         for name, settings in VARIANTS.items():
@@ -290,7 +331,15 @@ def study(*, seeds: int = 5, steps: int = 1500) -> dict:
             runs.setdefault(name, []).append(score(model, x, new))
             if name == "size_8":
                 runs.setdefault("samples", []).append(sampled(model, classes, new))
-    return report(runs)
+    table, entries = report(runs), contest(seeds=judged, steps=steps, n=n)
+    table |= {name: sample_quality.spread(rows) for name, rows in entries.items()}
+    print("\njudged        FD          precision   recall      AUC         TSTR")
+    for name, title in (("contest", "mixture drawn"), ("contest_prior", "prior drawn")):
+        row = table[name]
+        columns = [k for k in ("fd", "precision", "recall", "auc", "tstr") if k in row]
+        cells = " ".join(f"{row[k]:.2f} ± {row[f'{k}_sd']:.2f}" for k in columns)
+        print(f"{title:<14}{cells}")
+    return table
 
 
 def report(runs: dict[str, list[dict]]) -> dict:

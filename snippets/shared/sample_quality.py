@@ -21,7 +21,7 @@ from torch.nn.functional import conv2d, max_pool2d
 from snippets.shared import digits
 
 Array = np.ndarray
-JUDGE = Path(__file__).parents[1] / "data" / "judge" / "judge.safetensors"
+JUDGE = Path(digits.__file__).parents[1] / "data/judge/judge.safetensors"
 # --8<-- [end:imports]
 
 
@@ -118,7 +118,12 @@ def two_sample_auc(fake: Array, real: Array, *, seed=0) -> float:
 
 # --8<-- [end:two_sample]
 # --8<-- [start:labels]
-def train_on_synthetic(fake: Array, labels: Array, x: Array, y: Array) -> float:
+def train_on_synthetic(
+    fake: Array,
+    labels: Array,
+    x: Array,
+    y: Array,
+) -> float:
     """Accuracy on real x, y of an SVM that has seen only the fakes.
 
     Source: Esteban, Hyland & Rätsch, arXiv:1706.02633, 2017.
@@ -153,18 +158,16 @@ def bits_per_dim(log_p: Array, *, dims: int = 64) -> float:
 # --8<-- [end:bits]
 # --8<-- [start:assess]
 def assess(fake: Array, *, labels: Array | None = None) -> dict[str, float]:
-    """All of it for fakes (n, 64), against the split of seed 0.
-
-    n is a multiple of 360, the size of the test set; the forest and the
-    balls take 360 at a time, and the mean is reported. `labels` (n,): what
-    each fake was meant to be, if the generator could be asked.
-    """
+    """All measures of fakes (n, 64); labels (n,), if they were asked for."""
     x, _, test, y_test = digits.load_split(seed=0)
     fake = rounded(fake)
     if len(fake) == 0 or len(fake) % len(test):
-        raise ValueError(f"expected a multiple of 360 images, got {len(fake)}")
+        raise ValueError(
+            f"expected a multiple of 360 images, got {len(fake)}",
+        )
     seen, says = ask_judge(fake)
     real, _ = ask_judge(test)
+    # The parts are consecutive, so fakes must not be sorted by class.
     parts = [slice(i, i + 360) for i in range(0, len(fake), 360)]
     balls = [precision_recall(seen[part], real) for part in parts]
     precision, recall = np.mean(balls, axis=0)

@@ -13,13 +13,14 @@ import pytest
 from pytest_codeblocks.main import extract_from_buffer
 from pytest_codeblocks.plugin import MarkdownFile, TestBlock
 
-from snippets.site import ROOT
+from snippets.site import ROOT, exported
 from snippets.site.compare import difference, figure_difference
 from snippets.site.execute import BlockResult, PageRun, run_page
 from snippets.site.numbers import NUMBER, look_up
 from snippets.site.page import Block, Page, page_files, read_page
 from snippets.site.problems import PageError, Problem
 from snippets.site.prose import prose, without_code
+from snippets.site.record import read_json
 
 # Before any test imports NumPy or torch: two threads a worker fight for the cores, and lose.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -160,7 +161,23 @@ def differences(run: PageRun, block: Block) -> Iterator[str]:
         old = (page.root / figure.path).read_text(encoding="utf-8")
         if why := figure_difference(old, run.drawn[name], tolerance=block.tolerance):
             yield f"{page.file}:{figure.line}: not what {figure.path} shows, {why}; {again}"
+    yield from _export_differences(run, block, again)
     yield from _metric_differences(page, block, result, again)
+
+
+def _export_differences(run: PageRun, block: Block, again: str) -> Iterator[str]:
+    """A network's weights differ on another processor; its inputs, outputs and size do not."""
+    page, old = run.page, read_json(run.page.outputs / "run.json").get("exports", {})
+    made = [
+        exported.described({Path(name).name: run.exported[name] for name in result.exports})
+        for result in run.results
+    ]
+    for why in exported.differences(old, made[block.index], block.tolerance):
+        yield f"{page.file}:{block.line}: {why}; {again}"
+    if block is page.blocks[-1]:
+        for name in sorted(old.keys() - {name for exports in made for name in exports}):
+            line = exported.links(page).get(name, 0)
+            yield f"{page.file}:{line}: {name}.onnx was recorded, and no block exports it; {again}"
 
 
 def _metric_differences(page: Page, block: Block, result: BlockResult, again: str) -> Iterator[str]:

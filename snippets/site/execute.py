@@ -1,4 +1,4 @@
-"""Run a page in a fresh interpreter and hand back, block by block, what it printed and drew."""
+"""Run a page in a fresh interpreter and hand back, block by block, what it printed and made."""
 
 import json
 import os
@@ -30,6 +30,7 @@ class BlockResult:
     index: int
     printed: str
     figures: list[str]
+    exports: list[str]
     metrics: dict
     error: dict | None
     seconds: float
@@ -44,6 +45,7 @@ class PageRun:
     page: Page
     results: list[BlockResult] = field(default_factory=list)
     drawn: dict[str, str] = field(default_factory=dict)
+    exported: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def error(self) -> dict | None:
@@ -122,6 +124,8 @@ def _collect(run: PageRun, command, environment, folder, progress, limit) -> Non
                 result = BlockResult(**json.loads(line))
                 for name in result.figures:
                     run.drawn[name] = Path(folder, name).read_text(encoding="utf-8")
+                for name in result.exports:
+                    run.exported[name] = Path(folder, name).read_bytes()
                 run.results.append(result)
                 progress(len(run.results))
         except BaseException:

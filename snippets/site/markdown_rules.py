@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from snippets.site.code_rules import left_behind
+from snippets.site.exported import address
 from snippets.site.page import Page
 from snippets.site.problems import Problem
 from snippets.site.prose import prose, without_code
@@ -63,6 +64,8 @@ def _exists(page: Page, url: str, *, built: bool) -> bool:
     path = Path(unquote(parts.path))
     if parts.scheme or parts.netloc or not parts.path or path.suffix not in FILES:
         return True
+    if url == address(page, path.stem):
+        return True  # `exports_are_linked` knows what this page has exported
     target = (page.root / page.file).parent / path
     if built and path.suffix == ".html":
         return any(target.with_suffix(suffix).is_file() for suffix in (".html", ".md", ".py"))

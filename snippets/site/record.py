@@ -1,4 +1,4 @@
-"""Write what a page's run printed, drew and measured to the paths that the page names.
+"""Write what a page's run printed, drew, exported and measured to the paths that the page names.
 
 A folder of outputs is written beside the old one and then renamed, so that an interrupted or
 failed run leaves the last good outputs in place.
@@ -17,6 +17,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from snippets.site import exported
 from snippets.site.execute import PageRun, run_page
 from snippets.site.fingerprint import fingerprint, study_fingerprint
 from snippets.site.page import EXPECTED, Page
@@ -73,8 +74,8 @@ def state(page: Page) -> tuple[str, str]:
     return "fresh", ""
 
 
-def outputs(run: PageRun) -> dict[str, str]:
-    """File name → text, as the page names them; PageError where page and run disagree."""
+def outputs(run: PageRun) -> dict[str, bytes]:
+    """File name → bytes, as the page names them; PageError where page and run disagree."""
     page, files = run.page, {}
     for block, result in zip(page.blocks, run.results):
         if result.printed and not block.output:
@@ -107,13 +108,21 @@ def outputs(run: PageRun) -> dict[str, str]:
                 )
             )
         if block.output:
-            _put(files, page, block.output, result.printed, block.output_line)
+            _put(files, page, block.output, _text(result.printed), block.output_line)
         for figure, name in zip(block.figures, result.figures):
-            _put(files, page, figure.path, run.drawn[name], figure.line)
+            _put(files, page, figure.path, _text(run.drawn[name]), figure.line)
+        for name in result.exports:
+            _put(files, page, name, run.exported[name], block.line)
+    for problem in exported.problems(page, exported.described(files)):
+        raise PageError(problem)
     return files
 
 
-def _put(files: dict[str, str], page: Page, path: str, text: str, line: int) -> None:
+def _text(text: str) -> bytes:
+    return (text if text.endswith("\n") else text + "\n").encode()
+
+
+def _put(files: dict[str, bytes], page: Page, path: str, data: bytes, line: int) -> None:
     name = path.rpartition("/")[2]
     if name in files or name in GENERATED:
         raise PageError(
@@ -121,7 +130,7 @@ def _put(files: dict[str, str], page: Page, path: str, text: str, line: int) -> 
                 page.file, line, f"two things want the name {name}", "give this one another name"
             )
         )
-    files[name] = text if text.endswith("\n") else text + "\n"
+    files[name] = data
 
 
 def record(page: Page, *, force: bool = False, progress=lambda done: None) -> str:
@@ -148,7 +157,7 @@ def record(page: Page, *, force: bool = False, progress=lambda done: None) -> st
     summary = _summary(page, run, files, before)
     changed = summary != before
     if changed or not all((page.outputs / name).is_file() for name in files):
-        _replace(page, {**files, "run.json": _json(summary)})
+        _replace(page, {**files, "run.json": _json(summary).encode()})
     return "recorded" if changed else "unchanged"
 
 
@@ -159,8 +168,9 @@ def _without_missing_outputs(page: Page) -> Page:
     return page
 
 
-def _summary(page: Page, run: PageRun, files: dict[str, str], before: dict) -> dict:
-    digests = {n: hashlib.sha256(t.encode()).hexdigest() for n, t in sorted(files.items())}
+def _summary(page: Page, run: PageRun, files: dict[str, bytes], before: dict) -> dict:
+    digests = {n: hashlib.sha256(data).hexdigest() for n, data in sorted(files.items())}
+    exports = exported.described(files)
     summary = {
         "page": page.key,
         "fingerprint": fingerprint(page),
@@ -173,6 +183,7 @@ def _summary(page: Page, run: PageRun, files: dict[str, str], before: dict) -> d
             **{v: version(v).split("+")[0] for v in VERSIONS},
         },
         "files": digests,
+        **({"exports": exports} if exports else {}),
     }
     return _keep_costs(summary, before)
 
@@ -197,17 +208,15 @@ def _json(data: dict) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
-def _replace(page: Page, files: dict[str, str]) -> None:
+def _replace(page: Page, files: dict[str, bytes]) -> None:
     """Swap in a folder with exactly these files and those that are kept."""
     new, old = _beside(page, "new"), _beside(page, "old")
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
     new.mkdir(parents=True)
-    for name, text in files.items():
-        (new / name).write_text(text, encoding="utf-8", newline="\n")
-    # A run that writes weights does so itself; their digests lie beside them.
-    weights = [p.name for kind in ("onnx", "safetensors") for p in page.outputs.glob(f"*.{kind}*")]
-    for name in (*KEPT, *weights):
+    for name, data in files.items():
+        (new / name).write_bytes(data)
+    for name in KEPT:
         if (page.outputs / name).is_file():
             shutil.copy2(page.outputs / name, new / name)
     if page.outputs.exists():

@@ -282,7 +282,10 @@ def _unreadable(path: Path) -> str:
 def _digest(path: Path, file: str) -> Problems:
     """A digest beside the file, or in the run.json of the page whose run has written it."""
     beside = path.with_name(path.name + ".sha256")
-    said = read_json(path.parent / "run.json").get("files", {}).get(path.name)
+    run = read_json(path.parent / "run.json")
+    said = run.get("files", {}).get(path.name)
+    if run and said is None:
+        return  # `outputs_are_used` says that no run has written it
     if beside.is_file():
         said = (beside.read_text(encoding="utf-8").split() or [""])[0]
     digest = sha256(path.read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from snippets.site import diagrams, quotes
+from snippets.site import diagrams, exported, quotes
 from snippets.site.code_rules import (
     modules_are_sound,
     nothing_is_left_behind,
@@ -201,7 +201,9 @@ def outputs_are_fresh(page: Page) -> Problems:
 def _line_of_quote(page: Page, name: str) -> int:
     """The line that quotes this output; 0 where it is the whole page that is stale."""
     lines = enumerate(page.text.splitlines(), 1)
-    return next((n for n, line in lines if f'docs/outputs/{page.key}/{name}"' in line), 0)
+    # An export and its golden file stand together, at the link to the first.
+    shown = (f'docs/outputs/{page.key}/{name}"', f"outputs/{page.key}/{Path(name).stem}.onnx)")
+    return next((n for n, line in lines if any(path in line for path in shown)), 0)
 
 
 DIGITS = 6
@@ -246,14 +248,19 @@ def outputs_are_used(page: Page) -> Problems:
     if page.outputs.is_dir() and page.key != "index":
         known = set(read_json(page.outputs / "run.json").get("files", {})) | set(GENERATED)
         for path in sorted(page.outputs.iterdir()):
-            weights = (".onnx", ".safetensors", ".sha256")  # `weights_are_safe` holds these
-            if path.is_file() and path.name not in known and path.suffix not in weights:
+            if path.is_file() and path.name not in known:
                 yield Problem(
                     path.relative_to(page.root).as_posix(),
                     0,
                     "no run has written this",
                     "remove it, or quote it on the page and record",
                 )
+
+
+def exports_are_linked(page: Page) -> Problems:
+    """A reader can download what the page's run has exported, and nothing else of that kind."""
+    if run := read_json(page.outputs / "run.json"):
+        yield from exported.problems(page, run.get("exports", {}))
 
 
 # ---------------------------------------------------------------- figures and diagrams
@@ -793,6 +800,7 @@ PAGE_RULES = (
     outputs_are_announced,
     outputs_are_fresh,
     outputs_are_used,
+    exports_are_linked,
     outputs_say_what_matters,
     figures_have_alternatives,
     diagrams_lead_somewhere,

@@ -1,7 +1,7 @@
 """Run one page's blocks in this fresh interpreter, as a reader would who copies them in order.
 
 Started by `snippets.site.execute` as `python -m snippets.site.worker JOB FOLDER`. Each block's
-result is one line of JSON on the original standard output; figures go to FOLDER.
+result is one line of JSON on the original standard output; figures and exports go to FOLDER.
 """
 
 import ast
@@ -37,8 +37,13 @@ def main(job_file: str, folder: str) -> int:
 
 
 def _run_block(block: dict, namespace: dict, shown: list, folder: Path) -> dict:
-    """Run one block; the result has printed text, figure files, metrics, seconds and any error."""
-    result = {"index": block["index"], "printed": "", "figures": [], "metrics": {}, "error": None}
+    """Run one block; the result has printed text, files, metrics, seconds and any error."""
+    result = {"index": block["index"], "printed": "", "metrics": {}, "error": None}
+    result |= {"figures": [], "exports": []}
+    exports = folder / f"exports-{block['index']}"
+    exports.mkdir()
+    # Read by `snippets.shared.exports`, which is not imported here: it takes a second.
+    os.environ["SNIPPETS_EXPORTS"] = str(exports)
     started, clock = _cpu_seconds(), time.monotonic()
     printed = io.StringIO()
     try:
@@ -46,6 +51,7 @@ def _run_block(block: dict, namespace: dict, shown: list, folder: Path) -> dict:
             for code in _compile(block["lines"]):
                 exec(code, namespace)
         _save_figures(block, shown, folder, result)
+        result["exports"] = sorted(f"{exports.name}/{path.name}" for path in exports.iterdir())
         result["metrics"] = {name: _plain(_look_up(name, namespace)) for name in block["metrics"]}
     except BaseException as error:
         result["error"] = _describe(error, block)

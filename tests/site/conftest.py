@@ -35,15 +35,19 @@ class Site:
             )
         site = cls(root)
         record(site.page())
-        for path, text in texts(root).items():
-            write(root / path, text)
-        write(site.page().outputs / "notebook.ipynb", to_notebook(site.page()))
+        site.generate()
         share_cards.write_cards(root)
         for fence in diagrams.missing(root):
             # Drawing is tested elsewhere; here nobody looks at them.
             path = root / diagrams.FOLDER / f"{diagrams.identifier(fence.source)}.svg"
             write(path, '<svg xmlns="http://www.w3.org/2000/svg"></svg>\n')
         return site
+
+    def generate(self) -> None:
+        """What follows from the page and its outputs: cards, tables, the notebook."""
+        for path, text in texts(self.root).items():
+            write(self.root / path, text)
+        write(self.page().outputs / "notebook.ipynb", to_notebook(self.page()))
 
     def read(self, path: str) -> str:
         return (self.root / path).read_text(encoding="utf-8")
@@ -73,6 +77,35 @@ class Site:
 def recorded_site(tmp_path_factory) -> Path:
     """The small site, recorded once; tests work on copies."""
     return Site.create(tmp_path_factory.mktemp("small") / "repo").root
+
+
+EXPORT = """\
+import torch
+from snippets.shared import exports
+torch.manual_seed(0)
+exports.save("sampler", torch.nn.Linear(2, 3), {"z": torch.ones(2, 2)})
+"""
+
+
+@pytest.fixture(scope="session")
+def exporting_site(recorded_site, tmp_path_factory) -> Path:
+    """The small site with a page that exports a network, recorded once."""
+    root = tmp_path_factory.mktemp("exporting") / "repo"
+    shutil.copytree(recorded_site, root, symlinks=True)
+    site, page = Site(root), "docs/discriminative/line.md"
+    site.replace(page, 'print(f"slope', EXPORT + 'print(f"slope')
+    site.replace(page, "Turn it.", "[Run it](../outputs/discriminative/line/sampler.onnx).")
+    record(site.page())
+    site.generate()
+    return root
+
+
+@pytest.fixture
+def exporting(exporting_site, tmp_path) -> Site:
+    """A fresh copy of the small site that exports, free to be broken."""
+    root = tmp_path / "repo"
+    shutil.copytree(exporting_site, root, symlinks=True)
+    return Site(root)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""A package, so that its tests may have the same names as those of the lessons."""
