@@ -157,6 +157,16 @@ def test_the_27_images_of_a_tiny_world_sum_to_one():
     )
 
 
+def test_with_a_leak_the_27_images_sum_to_far_more_than_one():
+    _, world = tiny()
+    sees = ar.before(range(3)) | np.eye(3, dtype=bool)
+    torch.manual_seed(0)
+    options = {"shape": (1, 3), "levels": 3, "classes": 2, "width": 16, "drop": 0.0}
+    leaky = ar.Pixels(range(3), sees=sees, **options)
+    ar.fit(leaky, world, np.arange(27) % 2, steps=150, batch=16, rate=5e-3)
+    assert np.exp(ar.log_prob(leaky, world)).sum() > 20
+
+
 def test_the_label_is_heard_by_every_pixel():
     model, world = tiny()
     x = torch.tensor(world, dtype=torch.float32)

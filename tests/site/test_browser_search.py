@@ -95,7 +95,7 @@ QUERIES = {
         "puppy or bagel",
         "convolutional netwrok",
     ],
-    "generative/index": ["generative", "GAN", "adversarial", "exact likelihood", "diffusion"],
+    "generative/index": ["generative", "contest", "which generative model"],
     "generative/naive_bayes": [
         "naive bayes",
         "independent pixels",
@@ -117,6 +117,7 @@ QUERIES = {
         "MADE",
         "chain rule",
         "leaking mask",
+        "exact likelihood",
     ],
     "generative/gaussian_mixtures": [
         "gaussian mixture",
@@ -162,6 +163,7 @@ QUERIES = {
         "GAN",
         "generative adversarial network",
         "mode collapse",
+        "adversarial",
         "discriminator",
         "deepfake",
         "gradient penalty",

@@ -179,7 +179,7 @@ def test_a_missing_diagram_of_a_page_is_named_with_its_line(site, monkeypatch, c
 def test_recorded_diagrams_are_small_and_take_their_colours_from_the_page(path):
     text = path.read_text(encoding="utf-8")
     tree = ET.fromstring(text)
-    assert len(text) <= 13_000
+    assert len(text) <= 16_000  # the largest is the map, which grows with the models
     tags = {element.tag.removeprefix(SVG) for element in tree.iter()}
     assert tags <= set(
         ["svg", "desc", "marker", "path", "g", "rect", "polygon", "circle", "text", "a"]
