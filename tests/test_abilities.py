@@ -1,7 +1,8 @@
 """Each model can do what the taxonomy says it can, through the same verbs, and no more.
 
 A module is held to its entry as soon as it exists, its page may follow. One that cannot be trained
-by `train(x)` or `train(x, y)` on a few digits gets a line in ADAPTERS.
+by `train(x)` or `train(x, y)` on a few digits gets a line in ADAPTERS. What learns from text is
+trained by `train(text)`; verbs then take and give strings.
 """
 
 import ast
@@ -11,6 +12,7 @@ import inspect
 import numpy as np
 import pytest
 
+from snippets.shared import prose
 from snippets.shared.digits import load_split
 from snippets.site import ROOT
 from snippets.site.register import COMPANIONS, VERBS, load
@@ -25,10 +27,10 @@ SIGNATURES = {
     "predict_proba": ["x", "[missing]"],
     "predict": ["x"],
     "detect": ["x"],
-    "log_prob": ["x", "[missing]"],
+    "log_prob": ["x|texts", "[missing]"],
     "sample": ["n|labels"],
-    "encode": ["x"],
-    "decode": ["z"],
+    "encode": ["x|text"],
+    "decode": ["z|tokens"],
     "reconstruct": ["x"],
     "impute": ["x", "missing"],
     "denoise": ["x"],
@@ -50,10 +52,21 @@ ADAPTERS = {
 WRONG_SIZE = {"detect": r"expected canvases \(n, height, width\), got shape \(3, 784\)"}
 
 
-def able(ability: str):
-    """Parametrise over the keys of the models that can do this."""
-    keys = [key for key, model in MODELS.items() if ability in model.can]
+def able(ability: str, *, text: bool = False):
+    """Parametrise over the keys of the models of images, or of text, that can do this."""
+    keys = [key for key, model in MODELS.items() if ability in model.can and reads(model) == text]
     return pytest.mark.parametrize("key", keys)
+
+
+def reads(model) -> bool:
+    """Does it learn from text?"""
+    return model.section == "language_models" and key_of_training(model) == "text"
+
+
+def key_of_training(model) -> str:
+    """The name of what the module's `train` takes first."""
+    train = getattr(module_of(model.key), "train", lambda: None)
+    return next(iter(inspect.signature(train).parameters), "")
 
 
 def module_of(key: str):
@@ -222,7 +235,9 @@ def test_filling_in_leaves_what_is_seen_and_ignores_what_is_hidden(key, trained,
     np.testing.assert_allclose(module.impute(model, x, missing), filled)
 
 
-@pytest.mark.parametrize("key", [k for k, m in MODELS.items() if m.section != "choosing"])
+@pytest.mark.parametrize(
+    "key", [k for k, m in MODELS.items() if m.section not in ("choosing", "language_models")]
+)
 def test_images_of_the_wrong_size_get_one_clear_line(key, trained):
     module, model = trained(key)
     wrong = np.zeros((3, 784))
@@ -231,3 +246,52 @@ def test_images_of_the_wrong_size_get_one_clear_line(key, trained):
         message = WRONG_SIZE.get(verb, r"expected \w+ of 64 \w+, got 784")
         with pytest.raises(ValueError, match=message):
             getattr(module, verb)(model, wrong, *extra)
+
+
+# ---------------------------------------------------------------- text
+
+
+@pytest.fixture(scope="module")
+def read():
+    """Key → its module and a model that read 40,000 letters, made when asked for."""
+    text = prose.text_of(prose.load().train)[:40_000]
+    made = {}
+
+    def get(key: str):
+        if key not in made:
+            module = module_of(key)
+            parameters = inspect.signature(module.train).parameters
+            few = {"steps": 30} if "steps" in parameters else {}
+            made[key] = module, ADAPTERS.get(key, lambda m, t: m.train(t, **few))(module, text)
+        return made[key]
+
+    return get
+
+
+SENTENCES = ["Return the name of the file.", "If the value is None, the default is used."]
+
+
+@able("score", text=True)
+def test_log_probabilities_of_texts_prefer_prose_to_its_letters_shuffled(key, read):
+    module, model = read(key)
+    mixed = ["".join(np.random.default_rng(0).permutation(list(s))) for s in SENTENCES]
+    scores, others = (np.asarray(module.log_prob(model, texts)) for texts in (SENTENCES, mixed))
+    assert scores.shape == (2,) and np.isfinite(scores).all() and (scores < 0).all()
+    assert (scores > others).all(), "it learned nothing"
+
+
+@able("sample", text=True)
+def test_drawn_texts_are_strings_that_follow_the_seed(key, read):
+    module, model = read(key)
+    drawn = module.sample(model, 3, seed=1)
+    assert len(drawn) == 3 and all(isinstance(text, str) and text for text in drawn)
+    assert drawn == module.sample(model, 3, seed=1) != module.sample(model, 3, seed=2)
+
+
+@able("encode", text=True)
+def test_tokens_lead_back_to_the_text(key, read):
+    module, model = read(key)
+    for text in (*SENTENCES, "", "naïve — 数 \n\t"):
+        tokens = module.encode(model, text)
+        assert all(int(token) == token for token in tokens)
+        assert module.decode(model, tokens) == text

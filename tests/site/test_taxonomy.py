@@ -32,7 +32,7 @@ MISSION = {
     "bert_classifiers spam_filter fraud_detection",
     "generative": "naive_bayes gaussian_mixtures autoregressive normalizing_flows vae gan "
     "diffusion energy_based",
-    "language_models": "tokens n_grams gpt fine_tuning preference_tuning agents",
+    "language_models": "tokenization n_grams gpt sampling fine_tuning instructions_and_agents",
     "foundation_models": "transfer scaling image_text",
     "self_supervised": "masked contrastive denoising semi_supervised",
     "domains": "text_to_image text_to_video text_to_3d music weather brain_recordings proteins",
