@@ -100,7 +100,12 @@ def test_an_interrupted_recording_keeps_the_last_good_outputs(site):
         "from snippets.site.record import record;"
         f"root = Path({str(site.root)!r}); record(read_page(root / {PAGE!r}, root))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.DEVNULL,
+        # A run in the background is started deaf to this signal, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120  # a busy machine takes long to get there
     while not (site.root / "reached").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
