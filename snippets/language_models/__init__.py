@@ -1,0 +1,1 @@
+"""Models of p(x) or p(x, y): the density of things."""
