@@ -12,6 +12,9 @@ import pytest
 from snippets.site import ROOT
 from snippets.site.diagrams import ARGUMENTS, chromium
 
+# Before a test imports torch: two threads sum in another order, and are slower on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_runtest_setup(item):
     """Without Chromium, skip the browser tests and say so; in CI that is a failure instead."""

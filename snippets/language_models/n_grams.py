@@ -62,7 +62,7 @@ class Table(NamedTuple):
 def discount(c: Array) -> Array:
     """What to take off each count: d between 0 and 1, nothing off zero.
 
-    Source: Ney, Essen and Kneser, Computer Speech & Language 8, 1994.
+    Source: Chen and Goodman, "An empirical study of smoothing", 1999.
     """
     ones, twos = (c == 1).sum(), (c == 2).sum()
     return (c > 0) * (ones + 0.5) / (ones + 2 * twos + 1)  # never 0 or 1

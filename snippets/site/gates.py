@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from snippets.site.page import nav_pages, page_files, read_page
+from snippets.site.page import Page, nav_pages
 
 SCHEMES, WIDTHS = ("light", "dark"), (390, 820, 1440)
 BY = {
@@ -17,7 +17,7 @@ BY = {
 }
 
 
-def table(root: Path) -> str:
+def table(root: Path, pages: list[Page]) -> str:
     """A Markdown table of the gates, then one of planted bugs by module; "" without tests."""
     mistakes = [
         yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -27,7 +27,6 @@ def table(root: Path) -> str:
     if not mistakes or not bugs.is_file():
         return ""
     planted = yaml.safe_load(bugs.read_text(encoding="utf-8"))
-    pages = [read_page(path, root) for path in page_files(root)]
     reachable = len(nav_pages(root) or ())
     visits = reachable * len(SCHEMES) * len(WIDTHS)
     caught = Counter(mistake["by"] for mistake in mistakes)

@@ -32,7 +32,7 @@ def texts(root: Path) -> dict[str, str]:
         **generated(root),
         "docs/outputs/site/tolerances.txt": _tolerances(pages),
         "docs/outputs/site/pages.txt": _costs(pages),
-        **({"docs/outputs/site/gates.txt": counted} if (counted := gates.table(root)) else {}),
+        **({"docs/outputs/site/gates.txt": gate} if (gate := gates.table(root, pages)) else {}),
     }
 
 

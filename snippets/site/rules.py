@@ -18,6 +18,7 @@ from snippets.site.code_rules import (
     pages_code_is_sound,
     tests_can_fail,
 )
+from snippets.site.compare import TEXT
 from snippets.site.fingerprint import modules_of
 from snippets.site.markdown_rules import MARKDOWN_RULES
 from snippets.site.mathml import BLOCK, INLINE, to_mathml
@@ -220,7 +221,7 @@ def outputs_say_what_matters(page: Page) -> Problems:
                 continue
             text = path.read_text(encoding="utf-8")
             if output.endswith(".svg"):
-                text = "\n".join(re.findall(r"<text[^>]*>(.*?)</text>", text, re.S))
+                text = "\n".join(TEXT.findall(text))
             if found := ADDRESS.search(text):
                 yield Problem(
                     page.file,

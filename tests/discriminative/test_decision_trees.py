@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from clouds import blobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_iris
@@ -30,13 +31,6 @@ from snippets.discriminative.decision_trees import (
     train,
 )
 from snippets.shared import digits, metrics
-
-
-def blobs(n=60, features=4, classes=3, seed=0):
-    """Overlapping classes of continuous features, so that no two cuts are equally good by luck."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % classes
-    return rng.normal(size=(classes, features))[y] + rng.normal(size=(n, features)), y
 
 
 def one_hot(y):

@@ -1,7 +1,8 @@
 """Forests: equal to scikit-learn's on the same resamples, and what averaging promises."""
 
-from functools import cache
+from functools import cache, partial
 
+import clouds
 import numpy as np
 import pytest
 from sklearn import ensemble, inspection
@@ -26,12 +27,7 @@ from snippets.discriminative.random_forests import (
 )
 from snippets.shared import digits, metrics
 
-
-def blobs(n=90, features=5, classes=3, seed=0):
-    """Overlapping classes of continuous features."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % classes
-    return rng.normal(size=(classes, features))[y] + rng.normal(size=(n, features)), y
+blobs = partial(clouds.blobs, n=90, features=5)
 
 
 @cache

@@ -16,14 +16,6 @@ SOME = SPLIT.x_test[:40]
 LABELS = np.arange(360) % 10
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def short():
     """Good enough to be no special case, trained in two seconds."""

@@ -13,14 +13,6 @@ SPLIT = digits.load_split(seed=0)
 SOME = SPLIT.x_test[:40]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def short():
     """Trained for a second or two: no special case, and already of some use."""

@@ -7,11 +7,12 @@ import yaml
 from browsing import entries
 
 from snippets.site import ROOT, gates
+from snippets.site.page import page_files, read_page
 from snippets.site.planted import load
 
 
 def test_counts_are_those_of_the_lists():
-    table = gates.table(ROOT)
+    table = gates.table(ROOT, [read_page(path, ROOT) for path in page_files(ROOT)])
     mistakes = len(list((ROOT / "tests/site/mistakes").glob("*.yml")))
     assert f"must be caught, where they are | {mistakes} |" in table
     assert f"that a test must catch | {len(load())} |" in table
@@ -32,7 +33,7 @@ def test_searches_are_counted_without_importing(tmp_path):
 
 
 def test_a_site_without_tests_has_no_table(site):
-    assert gates.table(site.root) == ""
+    assert gates.table(site.root, []) == ""
 
 
 def report(nodeid: str, when: str = "call", **properties):
