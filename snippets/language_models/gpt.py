@@ -2,15 +2,19 @@
 
 # --8<-- [start:imports]
 import math
+import statistics
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrize import register_parametrization
 
 from snippets.language_models import tokenization
 from snippets.shared import prose
@@ -83,6 +87,10 @@ class Block(nn.Module):
         q, k, v = self.queries(h)
         # The same as attention(q, k) @ v, and faster.
         seen = scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.add(h, seen)
+
+    def add(self, h: Tensor, seen: Tensor) -> Tensor:
+        """h and what its tokens make of what they saw, (n, heads, time, k)."""
         h = h + self.tell(seen.transpose(1, 2).flatten(2))
         return h + self.down(functional.relu(self.up(normal(h))).square())
 
@@ -162,14 +170,15 @@ def fit(model: GPT, data: Tensor, *, steps, batch, rate) -> GPT:
     """Train in place on tokens (count,), all windows equally likely."""
     if len(data) <= model.context:
         raise ValueError(f"expected over {model.context} tokens of text")
+    network, share = spread(model, batch)
     matrices = [w for block in model.blocks for w in block.parameters()]
     memory = [torch.zeros_like(w) for w in matrices]
     adam = torch.optim.AdamW([model.token.weight], lr=rate / 2,
                              betas=(0.9, 0.95), weight_decay=0.0)
     windows, model.history = data.unfold(0, model.context + 1, 1), []
     for step in range(steps):
-        some = windows[torch.randint(len(windows), (batch,))]
-        logits = model(some[:, :-1]).flatten(0, 1)
+        some = windows[torch.randint(len(windows), (batch,))[share]]
+        logits = network(some[:, :-1]).flatten(0, 1)
         loss = functional.cross_entropy(logits, some[:, 1:].flatten())
         model.zero_grad()
         loss.backward()
@@ -182,6 +191,49 @@ def fit(model: GPT, data: Tensor, *, steps, batch, rate) -> GPT:
 
 
 # --8<-- [end:fit]
+# --8<-- [start:spread]
+def spread(model: GPT, batch: int) -> tuple[nn.Module, slice]:
+    """The network to call, and the rows of each batch that are ours.
+
+    Alone: the model and all rows. In one of several processes: a copy in
+    which `backward` leaves the mean gradient of all, and each n-th row.
+    """
+    if not distributed.is_initialized():
+        return model, slice(None)
+    this, n = distributed.get_rank(), distributed.get_world_size()
+    if batch % n:
+        raise ValueError(f"expected a batch that {n} processes can share")
+    return DistributedDataParallel(model), slice(this, None, n)
+
+
+def train_together(path: Path, text: str, **options) -> GPT:
+    """For torchrun: what each of its processes runs; the first one keeps."""
+    distributed.init_process_group("gloo")  # on GPUs: "nccl"
+    try:
+        model = train(text, **options)
+        if distributed.get_rank() == 0:
+            keep(model, path)
+        return model
+    finally:
+        distributed.destroy_process_group()
+
+
+# --8<-- [end:spread]
+# --8<-- [start:look]
+def look(model: GPT, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The same logits, slowly, and who looked at whom.
+
+    tokens: (n, time). Maps: (n, depth, heads, time, time).
+    """
+    h, maps = normal(model.token(tokens)), []
+    for block in model.blocks:
+        q, k, v = block.queries(h)
+        maps.append(attention(q, k))
+        h = block.add(h, maps[-1] @ v)
+    return normal(h) @ model.token.weight.T, torch.stack(maps, dim=1)
+
+
+# --8<-- [end:look]
 # --8<-- [start:log_prob]
 @torch.no_grad()
 def log_tokens(model: GPT, tokens: list[int]) -> Tensor:
@@ -263,6 +315,73 @@ def load(path: Path = KEPT, **shape) -> GPT:
 
 
 # --8<-- [end:keep]
+# --8<-- [start:shown]
+class Single(nn.Module):
+    """Weights that are kept in 16 bits and computed with in 32."""
+
+    def forward(self, w: Tensor) -> Tensor:
+        return w.float()
+
+
+class Shown(nn.Module):
+    """What a browser runs: the token after place `last`, and the maps.
+
+    tokens (n, context), anything behind `last`; last (n,). Logits
+    (n, size), maps (n, depth, heads, context, context).
+    """
+
+    def __init__(self, model: GPT):
+        super().__init__()
+        self.model = deepcopy(model).half()
+        for part in list(self.model.modules()):
+            if hasattr(part, "weight"):
+                register_parametrization(
+                    part, "weight", Single(), unsafe=True)
+
+    def forward(self, tokens: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        logits, maps = look(self.model, tokens)
+        at = last[:, None, None].expand(-1, 1, logits.shape[2])
+        return logits.gather(1, at)[:, 0], maps
+
+
+# --8<-- [end:shown]
+
+
+class Reference(nn.Module):
+    """A GPT of the same size from PyTorch's own layers, to compare the speed with."""
+
+    def __init__(self, *, size=2048, width=96, depth=3, heads=3, context=64):
+        super().__init__()
+        self.token, self.place = nn.Embedding(size, width), nn.Embedding(context, width)
+        options = {"activation": "gelu", "dropout": 0.0, "batch_first": True, "norm_first": True}
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, **options)
+        self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.mask = nn.Transformer.generate_square_subsequent_mask(context)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        h = self.token(tokens) + self.place.weight[: tokens.shape[1]]
+        return self.layers(h, mask=self.mask, is_causal=True) @ self.token.weight.T
+
+
+def speeds(*, steps: int = 40, batch: int = 16, **shape) -> dict[str, float]:
+    """Tokens per second of one training step with AdamW, the median of several.
+
+    Ours and the reference take turns, so that a busy machine slows both.
+    """
+    models = {"ours": GPT(**shape), "reference": Reference(**shape)}
+    some = torch.randint(shape.get("size", 2048), (batch, shape.get("context", 64) + 1))
+    read, targets = some[:, :-1], some[:, 1:].reshape(-1)
+    seconds = {name: [] for name in models}
+    tools = {name: torch.optim.AdamW(model.parameters()) for name, model in models.items()}
+    for _ in range(steps):
+        for name, model in models.items():
+            clock = time.process_time()
+            loss = functional.cross_entropy(model(read).flatten(0, 1), targets)
+            model.zero_grad()
+            loss.backward()
+            tools[name].step()
+            seconds[name].append(time.process_time() - clock)
+    return {name: len(targets) / statistics.median(times) for name, times in seconds.items()}
 
 
 def study(*, seeds: int = 3, steps: int = 680, letters: int = 10**9) -> dict:
@@ -271,6 +390,7 @@ def study(*, seeds: int = 3, steps: int = 680, letters: int = 10**9) -> dict:
     letters: how much of each text is used, for a quick try.
     """
     text, valid, test = (prose.text_of(rows)[:letters] for rows in prose.load())
+    speed = speeds(steps=min(steps, 40))
     table = {"valid": [], "test": [], "seconds": []}
     for seed in range(seeds):
         clock = time.process_time()
@@ -282,5 +402,8 @@ def study(*, seeds: int = 3, steps: int = 680, letters: int = 10**9) -> dict:
     for name in ("valid", "test"):
         each = "  ".join(f"{value:.3f}" for value in table[name])
         print(f"{name:<6}{each}  bits per byte, one column for each seed")
+    faster = speed["ours"] / speed["reference"]
+    print(f"a step trains {faster:.2f} times the tokens per second of PyTorch's own layers")
+    table |= {"faster": [faster]}
     spread = {f"{name}_sd": float(np.std(values)) for name, values in table.items()}
     return {name: float(np.mean(values)) for name, values in table.items()} | spread

@@ -12,8 +12,10 @@ Array = np.ndarray
 BEFORE = ".\n"  # stands before every text: it is read as a new paragraph
 
 
-def as_bytes(text: str) -> Array:
-    """UTF-8 as numbers, 0-255, or say what is wrong."""
+def as_bytes(text: str | Array) -> Array:
+    """UTF-8 as numbers, 0-255; an array of other tokens stays as it is."""
+    if isinstance(text, np.ndarray) and text.size:
+        return text
     if not isinstance(text, str) or not text:
         raise ValueError(f"expected a text, got {text!r}: pass some letters")
     return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64)
@@ -24,27 +26,33 @@ def as_bytes(text: str) -> Array:
 class Grams(NamedTuple):
     """All runs of n bytes in a text, each once, in the order of `keys`."""
 
-    keys: Array  # 256 * the number of the first n - 1 bytes + the last
+    keys: Array  # size * the number of the first n - 1 bytes + the last
     count: Array  # how often the run stands in the text
     lefts: Array  # how many different bytes stand before it
     contexts: int  # how many runs of n - 1 bytes there are
+    size: int  # how many bytes, or other tokens, there could be
 
 
 # --8<-- [end:grams]
 # --8<-- [start:count]
-def count(text: str, *, order: int) -> list[Grams]:
-    """Count runs of 1 .. order bytes; a run's number is its place in keys."""
+def count(text: str, *, order: int, size: int = 256) -> list[Grams]:
+    """Count runs of 1 .. order bytes; a run's number is its place in keys.
+
+    text: or an array of tokens, whole numbers below size.
+    """
     if order < 1 or order != int(order):
         raise ValueError(f"expected an order of 1 or more, got {order}")
     x, grams = as_bytes(text), []
+    if x.max() >= size:
+        raise ValueError(f"expected tokens below size={size}, got {x.max()}")
     ids, contexts = np.zeros(len(x) + 1, np.int64), 1  # of the empty run
     for k in range(min(order, len(x))):
         keys, first, longer, often = np.unique(
-            256 * ids[:-1] + x[k:], True, True, True)  # fmt: skip
+            size * ids[:-1] + x[k:], True, True, True)  # fmt: skip
         if k:  # each different longer run is one more left neighbour
             lefts = np.bincount(ids[first + 1], minlength=contexts)
             grams[-1] = grams[-1]._replace(lefts=lefts)
-        grams.append(Grams(keys, often, often, contexts))
+        grams.append(Grams(keys, often, often, contexts, size))
         ids, contexts = longer, len(keys)
     return grams
 
@@ -57,6 +65,7 @@ class Table(NamedTuple):
     keys: Array
     kept: Array  # (runs,) what the count of hw keeps of its share
     freed: Array  # (contexts,) what the counts after h have given away
+    size: int
 
 
 def discount(c: Array) -> Array:
@@ -78,12 +87,13 @@ def smooth(grams: list[Grams], *, discount=discount) -> list[Table]:
     """
     tables = []
     for run in grams:
-        c, h = run.count if run is grams[-1] else run.lefts, run.keys // 256
+        c = run.count if run is grams[-1] else run.lefts
+        h = run.keys // run.size
         off, total = discount(c), np.bincount(h, c, run.contexts)
         freed = np.bincount(h, off, run.contexts) / np.maximum(total, 1)
         freed[total == 0] = 1  # nothing is known: ask the shorter context
         kept = (c - off) / np.maximum(total, 1)[h]
-        tables.append(Table(run.keys, kept, freed))
+        tables.append(Table(run.keys, kept, freed, run.size))
     return tables
 
 
@@ -96,7 +106,7 @@ def train(text: str, *, order: int = 5) -> list[Table]:
 # --8<-- [start:blend]
 def find(table: Table, h: Array, w: Array) -> Array:
     """The numbers of the runs hw, -1 for those never seen."""
-    key = 256 * h + w
+    key = table.size * h + w
     at = np.searchsorted(table.keys, key).clip(max=len(table.keys) - 1)
     return np.where(table.keys[at] == key, at, -1)
 
@@ -111,10 +121,11 @@ def blend(table: Table, h: Array, w: Array, p: Array) -> Array:
 
 # --8<-- [end:blend]
 # --8<-- [start:log_prob]
-def log_bytes(model: list[Table], text: str) -> Array:
-    """log p of each byte of a text, given those before: (bytes,), nats."""
-    x = as_bytes(BEFORE + text)
-    p, ids = np.full(len(x), 1 / 256), np.zeros(len(x) + 1, np.int64)
+def log_bytes(model: list[Table], text: str | Array) -> Array:
+    """log p of each byte, or token, given those before: (bytes,), nats."""
+    x = np.concatenate([as_bytes(BEFORE), as_bytes(text)])
+    p = np.full(len(x), 1 / model[0].size)
+    ids = np.zeros(len(x) + 1, np.int64)
     for k, table in enumerate(model):  # ids: of the runs of k bytes
         h, w = ids[:-1], x[k:]
         p[k:] = blend(table, h, w, p[k:])
@@ -234,10 +245,10 @@ def three(c: Array) -> Array:
 
 def add_one(grams: list[Grams]) -> list[Table]:
     """Laplace's rule on the longest runs alone: (c(hw) + 1) / (c(h) + 256)."""
-    tables = [Table(g.keys, np.zeros(len(g.keys)), np.ones(g.contexts)) for g in grams]
+    tables = [Table(g.keys, 0 * g.count, np.ones(g.contexts), g.size) for g in grams]
     last, h = grams[-1], grams[-1].keys // 256
     total = np.bincount(h, last.count, last.contexts) + 256
-    tables[-1] = Table(last.keys, last.count / total[h], 256 / total)
+    tables[-1] = Table(last.keys, last.count / total[h], 256 / total, last.size)
     return tables
 
 

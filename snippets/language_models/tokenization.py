@@ -135,6 +135,40 @@ def first(model: Tokenizer, size: int) -> Tokenizer:
 
 
 # --8<-- [end:first]
+# --8<-- [start:to_json]
+def signs() -> list[str]:
+    """A visible letter for each of the 256 bytes, as GPT-2 writes them."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = sorted(set(range(256)) - set(shown))
+    letters = [*shown, *range(256, 256 + len(others))]
+    sign = dict(zip(shown + others, map(chr, letters)))
+    return [sign[byte] for byte in range(256)]
+
+
+def to_json(model: Tokenizer) -> dict:
+    """The list as the file `tokenizer.json` of Hugging Face's `tokenizers`.
+
+    Raises ValueError where that format cannot say what this model does.
+    """
+    if model.cut is not words or len(set(model.pieces)) < len(model.pieces):
+        raise ValueError("expected text cut by `words`, each piece once")
+    sign = signs()
+    names = ["".join(sign[byte] for byte in piece) for piece in model.pieces]
+    cut = {"type": "Split", "pattern": {"Regex": WORD.pattern},
+           "behavior": "Isolated", "invert": False}
+    to_bytes = {"type": "ByteLevel", "add_prefix_space": False,
+                "trim_offsets": True, "use_regex": False}
+    merges = [[names[left], names[right]] for left, right in model.merges]
+    return {
+        "version": "1.0", "added_tokens": [], "decoder": to_bytes,
+        "pre_tokenizer": {
+            "type": "Sequence", "pretokenizers": [cut, to_bytes]},
+        "model": {"type": "BPE", "merges": merges,
+                  "vocab": {name: i for i, name in enumerate(names)}},
+    }  # fmt: skip
+
+
+# --8<-- [end:to_json]
 # --8<-- [start:bits]
 def bits(old: list[int], now: list[int], text: str, *, size: int) -> float:
     """Bits per byte of `text`, whose tokens are `now`: each for itself.

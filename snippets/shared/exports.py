@@ -1,4 +1,7 @@
-"""Write a trained network as ONNX, beside a golden file of what it must answer, and prove both."""
+"""Write a trained network as ONNX, beside a golden file of what it must answer, and prove both.
+
+What goes with a network and is none, such as a tokenizer, is written as plain JSON.
+"""
 
 import json
 import logging
@@ -49,16 +52,37 @@ def save(name: str, network: nn.Module, inputs: Tensors, *, outputs: tuple = ("o
     return said
 
 
+def save_json(name: str, data: dict | list) -> int:
+    """Write `name`.json and print one line; returns its bytes.
+
+    For what is no network and goes with one, such as a tokenizer or its golden answers.
+    Raises ValueError when the name is unfit or data has what JSON has not.
+    """
+    _check_names(name)
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: JSON cannot hold it: {error}") from error
+    file = Path(os.environ.get(FOLDER, ".")) / f"{name}.json"
+    size = file.write_bytes(text.encode() + b"\n")
+    print(f"{file.name}: {size / 1000:.3g} kB")
+    return size
+
+
 def _check(name: str, inputs: Tensors, outputs: tuple) -> None:
     if missing := [p for p in ("onnx", "onnxscript", "onnxruntime") if find_spec(p) is None]:
         mend = "pip install -c constraints.txt -e '.[test]'"
         raise ModuleNotFoundError(f"an export needs {', '.join(missing)}: {mend}")
-    for word in (words := [name, *inputs, *outputs]):
+    _check_names(name, *inputs, *outputs)
+    if not (1,) <= _rows(name, inputs) <= (16,):
+        raise ValueError(f"{name}: expected 1 to 16 rows, for they are kept as text")
+
+
+def _check_names(*words: str) -> None:
+    for word in words:
         plain = word.isidentifier() and word.isascii() and word.islower()
         if not plain or words.count(word) > 1 or word in ("run", "study"):
             raise ValueError(f"expected a name of its own, such as sampler, got {word!r}")
-    if not (1,) <= _rows(name, inputs) <= (16,):
-        raise ValueError(f"{name}: expected 1 to 16 rows, for they are kept as text")
 
 
 def _rows(name: str, tensors: Tensors) -> tuple:
@@ -112,7 +136,11 @@ def _compare(name: str, model: bytes, inputs: Tensors, answers: Tensors) -> None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    found = session.run(list(answers), {k: t.numpy() for k, t in inputs.items()})
+    try:
+        found = session.run(list(answers), {k: t.numpy() for k, t in inputs.items()})
+    except Exception as error:  # a class of its own for each kind
+        why = f"onnxruntime refuses a batch of {_rows(name, inputs)[0]}"
+        raise ValueError(f"{name}: {why}: is its size fixed inside the network?") from error
     for (word, ours), theirs in zip(answers.items(), map(torch.from_numpy, found)):
         off = (ours.double() - theirs.double()).abs().max().item()
         if not off <= CLOSE * max(1.0, ours.abs().max().item()):

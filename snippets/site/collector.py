@@ -168,13 +168,14 @@ def differences(run: PageRun, block: Block) -> Iterator[str]:
 def _export_differences(run: PageRun, block: Block, again: str) -> Iterator[str]:
     """A network's weights differ on another processor; its inputs, outputs and size do not."""
     page, old = run.page, read_json(run.page.outputs / "run.json").get("exports", {})
+    files = {Path(name).name: data for name, data in run.exported.items()}
     own = {Path(name).name: run.exported[name] for name in run.results[block.index].exports}
     for why in exported.differences(old, exported.described(own), block.tolerance):
         yield f"{page.file}:{block.line}: {why}; {again}"
     if block is page.blocks[-1]:
-        for name in sorted(old.keys() - {Path(path).stem for path in run.exported}):
-            line = exported.links(page).get(name, 0)
-            yield f"{page.file}:{line}: {name}.onnx was recorded, and no block exports it; {again}"
+        for name in sorted(old.keys() - exported.described(files).keys()):
+            line, file = exported.links(page).get(name, 0), exported.file_of(name)
+            yield f"{page.file}:{line}: {file} was recorded, and no block exports it; {again}"
 
 
 def _metric_differences(page: Page, block: Block, result: BlockResult, again: str) -> Iterator[str]:

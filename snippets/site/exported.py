@@ -1,5 +1,9 @@
-"""What a page's run exports: networks as ONNX with their golden files, and the links to them."""
+"""What a page's run exports: networks as ONNX with their golden files, plain JSON, and the links.
 
+A network goes by its stem, such as `sampler`; plain JSON by its whole name, such as `merges.json`.
+"""
+
+import hashlib
 import json
 import os
 import re
@@ -9,7 +13,7 @@ from snippets.site.page import Page
 from snippets.site.problems import Problem
 from snippets.site.prose import prose, without_code
 
-LINK = re.compile(r"\]\(\s*<?(?P<target>[^\s)>#]+\.onnx)\b")
+LINK = re.compile(r"\]\(\s*<?(?P<target>[^\s)>#]+\.(?:onnx|json))\b")
 # A reader downloads it on a click, beside the runtime.
 BYTES = 1_500_000
 
@@ -17,7 +21,8 @@ BYTES = 1_500_000
 def described(files: dict[str, bytes]) -> dict[str, dict]:
     """Name → opset, bytes, and the type and shape of each input and output, for run.json.
 
-    files: name → bytes of what was recorded; each .onnx has its golden .json among them.
+    files: name → bytes of what was recorded; each .onnx has its golden .json among them. Of
+    plain JSON, bytes and digest.
     """
     found = {}
     for stem in sorted(n.removesuffix(".onnx") for n in files if n.endswith(".onnx")):
@@ -28,23 +33,31 @@ def described(files: dict[str, bytes]) -> dict[str, dict]:
                 word: {"type": t["type"], "shape": ["batch", *t["shape"][1:]]}
                 for word, t in golden[side].items()
             }
+    for name in sorted(n for n in files if n.endswith(".json") and n[:-5] not in found):
+        digest = hashlib.sha256(files[name]).hexdigest()
+        found[name] = {"bytes": len(files[name]), "sha256": digest}
     return found
+
+
+def file_of(name: str) -> str:
+    """The file that a reader downloads."""
+    return name if name.endswith(".json") else f"{name}.onnx"
 
 
 def address(page: Page, name: str) -> str:
     """Where a link on the page finds its own export."""
-    target = f"docs/outputs/{page.key}/{name}.onnx"
+    target = f"docs/outputs/{page.key}/{file_of(name)}"
     return os.path.relpath(target, os.path.dirname(page.file)).replace(os.sep, "/")
 
 
 def links(page: Page) -> dict[str, int]:
-    """Name → line of the first link to an export of this page's own."""
+    """Name → line of the first link to an export of this page's own, or to a golden file."""
     found: dict[str, int] = {}
     for number, text in prose(page):
         for match in LINK.finditer(without_code(text)):
-            stem = match["target"].rpartition("/")[2].removesuffix(".onnx")
-            if match["target"] == address(page, stem):
-                found.setdefault(stem, number)
+            name = match["target"].rpartition("/")[2].removesuffix(".onnx")
+            if match["target"] == address(page, name):
+                found.setdefault(name, number)
     return found
 
 
@@ -57,23 +70,25 @@ def problems(page: Page, exports: dict[str, dict]) -> Iterator[Problem]:
             yield Problem(
                 page.file,
                 line,
-                f"{name}.onnx is exported and the page does not link it",
+                f"{file_of(name)} is exported and the page does not link it",
                 f"add a link to {address(page, name)}",
             )
         if about["bytes"] > BYTES:
             yield Problem(
                 page.file,
                 line,
-                f"{name}.onnx has {about['bytes']:,} bytes, the budget is {BYTES:,}",
+                f"{file_of(name)} has {about['bytes']:,} bytes, the budget is {BYTES:,}",
                 "export a smaller network",
             )
     for name, line in linked.items():
-        if name not in exports:
+        if name not in exports and name.removesuffix(".json") not in exports:
+            save = "save_json" if name.endswith(".json") else "save"
+            stem = name.removesuffix(".json")
             yield Problem(
                 page.file,
                 line,
-                f"the page links {name}.onnx, and no block exports it",
-                f'export it with snippets.shared.exports.save("{name}", …), or remove the link',
+                f"the page links {file_of(name)}, and no block exports it",
+                f'export it with snippets.shared.exports.{save}("{stem}", …), or remove the link',
             )
 
 
@@ -81,7 +96,7 @@ def _line(page: Page, name: str) -> int:
     """The line that names an export, or its block's if the line is quoted; 0 if none does."""
     for block in page.blocks:
         for line in block.lines:
-            if re.search(rf"[\"']{name}[\"']", line.text):
+            if re.search(rf"[\"']{name.removesuffix('.json')}[\"']", line.text):
                 return line.number if line.file == page.file else block.line
     return 0
 
@@ -91,7 +106,11 @@ def differences(old: dict[str, dict], new: dict[str, dict], tolerance: float) ->
     for name, now in new.items():
         then = old.get(name)
         if then is None:
-            yield f"{name}.onnx was not recorded"
+            yield f"{file_of(name)} was not recorded"
+            continue
+        if "sha256" in now:
+            if then != now:
+                yield f"{name} had {then['bytes']:,} bytes, now {now['bytes']:,}, others than those"
             continue
         for part in ("opset", "inputs", "outputs"):
             if then[part] != now[part]:

@@ -18,7 +18,8 @@ ADDRESS = re.compile(
     r"""\]\(\s*<?(?P<markdown>[^\s)>]+)|^\s*\[[^\]^]+\]:\s+(?P<defined>\S+)|\s(?:href|src)="(?P<html>[^"]+)\""""
 )
 # What a target may be, so that its file must lie in docs/; the build makes the others.
-FILES = (".md", ".html", ".png", ".jpg", ".jpeg", ".webp", ".svg", ".gif", ".ipynb", ".onnx")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".gif")
+FILES = (".md", ".html", ".ipynb", ".onnx", ".json", *IMAGES)
 # Words that say nothing where a screen reader lists a page's links.
 EMPTY_WORDS = ("here", "click here", "this", "link", "this link", "this page", "read more", "more")
 
@@ -64,7 +65,7 @@ def _exists(page: Page, url: str, *, built: bool) -> bool:
     path = Path(unquote(parts.path))
     if parts.scheme or parts.netloc or not parts.path or path.suffix not in FILES:
         return True
-    if url == address(page, path.stem):
+    if url in (address(page, path.stem), address(page, path.name)):
         return True  # `exports_are_linked` knows what this page has exported
     target = (page.root / page.file).parent / path
     if built and path.suffix == ".html":

@@ -70,6 +70,23 @@ def test_equal_to_the_formula_written_out(order, steps):
         np.testing.assert_allclose(told(model, past), expected, rtol=1e-12)
 
 
+def test_tokens_are_counted_as_bytes_are():
+    """Renamed bytes, among more tokens than 256: only the last step to all alike is another."""
+    named = np.random.default_rng(0).permutation(2048)[:256]
+    named[list(ng.BEFORE.encode())] = list(ng.BEFORE.encode())
+    renamed = named[list(TINY.encode())]
+    ours = ng.smooth(ng.count(renamed, order=3, size=2048))
+    new = "she sells sea shells"
+    told = ng.log_bytes(ours, named[list(new.encode())])
+    far = [table._replace(size=2048) for table in ng.train(TINY, order=3)]
+    far = [t._replace(keys=t.keys // 256 * 2048 + t.keys % 256) for t in far]
+    np.testing.assert_allclose(told, ng.log_bytes(far, np.array(list(new.encode()))), rtol=1e-12)
+    each = [ng.log_bytes(ours, np.append(renamed[:5], w))[-1] for w in range(2048)]
+    assert np.exp(each).sum() == pytest.approx(1)
+    with pytest.raises(ValueError, match="tokens below size=256, got"):
+        ng.count(renamed, order=2)
+
+
 def test_order_one_is_the_smoothed_share_of_each_byte():
     model, c = ng.train("aaabbc", order=1), {"a": 3, "b": 2, "c": 1}
     d = 1.5 / 4  # one run seen once, one seen twice

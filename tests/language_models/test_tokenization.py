@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from snippets.language_models import gpt
 from snippets.language_models import tokenization as bpe
 from snippets.shared import prose
+from snippets.site import ROOT
 
 DATA = prose.load()
 TEXT, NEW = prose.text_of(DATA.train), prose.text_of(DATA.test)
@@ -123,6 +125,32 @@ def test_merges_and_tokens_are_those_of_hugging_face(model):
     merges, tokens = with_hugging_face(SOME, NEW, size=600)
     assert list(model.merges) == merges
     assert bpe.encode(model, NEW) == tokens
+
+
+ODD = ["a  b\n\n c\t d  ", " 12½ ²x_y__z", "e\u0301 naïve\xa0x", "٣٤ 👩‍👩‍👧", "\x1c\u200bः", ""]
+
+
+def test_written_down_it_is_a_tokenizer_of_hugging_face(model):
+    tool = Tokenizer.from_str(json.dumps(bpe.to_json(model)))
+    for text in (NEW, *bpe.SAME.values(), *ODD):
+        assert tool.encode(text).ids == bpe.encode(model, text)
+        assert tool.decode(bpe.encode(model, text)) == text
+    across = bpe.train("a b a b", size=258, cut=bpe.sentences)
+    twice = model._replace(pieces=[*model.pieces, b"a"])
+    for other in (across, twice):
+        with pytest.raises(ValueError, match="cut by `words`, each piece once"):
+            bpe.to_json(other)
+
+
+def test_the_recorded_file_has_the_tokens_of_the_kept_gpt():
+    folder = ROOT / "docs/outputs/language_models/tokenization"
+    written = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    pieces = gpt.load().pieces
+    assert json.loads(written) == bpe.to_json(pieces)
+    tool, test = Tokenizer.from_str(written), prose.text_of(prose.load().test)
+    assert tool.encode(test).ids == bpe.encode(pieces, test)
+    for row in json.loads((folder / "golden.json").read_text(encoding="utf-8")):
+        assert tool.encode(row["text"]).ids == row["tokens"] == bpe.encode(pieces, row["text"])
 
 
 def test_each_piece_is_the_sum_of_its_parts(model):

@@ -230,6 +230,21 @@ def test_bad_names_and_inputs_are_refused_in_one_line(here, name, inputs, messag
     assert list(here.iterdir()) == []
 
 
+def test_plain_json_is_written_whole_and_told_in_a_line(here, capsys):
+    size = exports.save_json("merges", {"é": [1, 2.5]})
+    assert (here / "merges.json").read_text(encoding="utf-8") == '{"é":[1,2.5]}\n'
+    assert size == (here / "merges.json").stat().st_size
+    assert capsys.readouterr().out == "merges.json: 0.015 kB\n"
+    for name, data, message in (
+        ("run", {}, "such as sampler, got 'run'"),
+        ("bad", {"a": np.ones(2)}, "bad: JSON cannot hold it"),
+        ("bad", [float("nan")], "bad: JSON cannot hold it"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            exports.save_json(name, data)
+    assert not (here / "bad.json").exists()
+
+
 def test_without_its_packages_it_says_what_to_install(here, monkeypatch):
     monkeypatch.setattr(exports, "find_spec", lambda package: None)
     with pytest.raises(ModuleNotFoundError, match="needs onnx, onnxscript, onnxruntime: pip") as no:
@@ -363,6 +378,30 @@ def test_a_link_to_nothing_and_a_heavy_network_are_found_without_a_run(exporting
         line,
         "the page links sampler.onnx, and no block exports it",
     )
+
+
+def test_plain_json_must_be_linked_and_come_out_the_same(exporting, run):
+    """A network differs on another processor; a list of merges does not."""
+    page = exporting.page()
+    files = {"merges.json": b"[1]", "sampler.onnx": b"", "sampler.json": b'{"opset":1}'}
+    files["sampler.json"] = b'{"opset":1,"inputs":{},"outputs":{}}'
+    about = exported.described(files)
+    assert set(about) == {"sampler", "merges.json"}
+    assert about["merges.json"] == {"bytes": 3, "sha256": hashlib.sha256(b"[1]").hexdigest()}
+    (found,) = exported.problems(page, about)
+    assert found.message == "merges.json is exported and the page does not link it"
+    assert found.mend == "add a link to ../outputs/discriminative/line/merges.json"
+    golden = "[Run it](../outputs/discriminative/line/sampler.json) "
+    merges = "[Merges](../outputs/discriminative/line/merges.json)"
+    exporting.replace(PAGE, "[Run it]", f"{golden} {merges} [Run it]")
+    assert list(exported.problems(exporting.page(), about)) == []
+    (found,) = exported.problems(exporting.page(), {"sampler": about["sampler"]})
+    assert found.message == "the page links merges.json, and no block exports it"
+    assert 'save_json("merges"' in found.mend
+    now = exported.described({**files, "merges.json": b"[2]"})
+    assert list(exported.differences(about, about, 0.05)) == []
+    (why,) = exported.differences(about, now, 0.05)
+    assert why == "merges.json had 3 bytes, now 3, others than those"
 
 
 # ---------------------------------------------------------------- what is recorded here
