@@ -11,6 +11,7 @@ import inspect
 
 import numpy as np
 import pytest
+from sklearn.cross_decomposition import PLSRegression
 
 from snippets.shared import prose
 from snippets.shared.digits import load_split
@@ -24,7 +25,7 @@ MODELS = {
 }
 # What follows `model` in each verb; names in brackets may be left out.
 SIGNATURES = {
-    "predict_proba": ["x", "[missing]"],
+    "predict_proba": ["x|texts", "[missing]"],
     "predict": ["x"],
     "detect": ["x"],
     "log_prob": ["x|texts", "[missing]"],
@@ -47,9 +48,29 @@ ADAPTERS = {
     "discriminative/object_detection": lambda module, x, y: module.train(
         module.strew(x, y, n=200, noise=0), steps=60
     ),
+    "language_models/as_classifier": lambda module, text: train_active(module, text),
+    # Reads lines of a prompt, a tab and an answer.
+    "language_models/instructions_and_agents": lambda module, text: module.train(
+        module.lines(n=60), steps=40
+    ),
+    # Trains on random functions; the digits come as examples in its prompt.
+    "language_models/in_context_learning": lambda module, x, y: module.learn(
+        module.train(steps=80), four_numbers()(x[:8]), (y[:8] - 4.5) / 2.9
+    ),
 }
+# Key → how an image is shown to a model of another kind of row.
+VIEWS = {"language_models/in_context_learning": lambda x: four_numbers()(x)}
+# A module that trains nothing → the one whose models it uses.
+TRAINED_BY = {"language_models/sampling": "language_models/gpt"}
 # Verb → its message for three rows of 784 numbers, if its input is no row of 64.
 WRONG_SIZE = {"detect": r"expected canvases \(n, height, width\), got shape \(3, 784\)"}
+
+
+def four_numbers():
+    """From images to four numbers that go with their labels, of variance one."""
+    split = load_split()
+    fitted = PLSRegression(n_components=4).fit(split.x_train, split.y_train)
+    return lambda x: fitted.transform(x) / fitted.x_scores_.std(axis=0)
 
 
 def able(ability: str, *, text: bool = False):
@@ -60,12 +81,12 @@ def able(ability: str, *, text: bool = False):
 
 def reads(model) -> bool:
     """Does it learn from text?"""
-    return model.section == "language_models" and key_of_training(model) == "text"
+    return model.section == "language_models" and key_of_training(model) in ("text", "texts")
 
 
 def key_of_training(model) -> str:
     """The name of what the module's `train` takes first."""
-    train = getattr(module_of(model.key), "train", lambda: None)
+    train = getattr(module_of(TRAINED_BY.get(model.key, model.key)), "train", lambda: None)
     return next(iter(inspect.signature(train).parameters), "")
 
 
@@ -95,6 +116,13 @@ def trained(images):
     return get
 
 
+def train_active(module, text):
+    """Labels: does a paragraph do without "is"?"""
+    lines = text.splitlines()
+    sides = [[t for t in lines if (" is " not in t) == side][:40] for side in (False, True)]
+    return module.train(sides[0] + sides[1], np.repeat([0, 1], list(map(len, sides))), steps=40)
+
+
 def train(module, x, y):
     parameters = list(inspect.signature(module.train).parameters)
     few = {
@@ -112,7 +140,7 @@ def test_there_is_a_verb_for_each_ability_and_no_other(key):
     functions = {n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
     verbs = set(MODELS[key].verbs)
     allowed = verbs | {companion for companion, verb in COMPANIONS.items() if verb in verbs}
-    assert any(name.startswith("train") for name in functions)
+    assert key in TRAINED_BY or any(name.startswith("train") for name in functions)
     assert verbs <= functions, "the taxonomy says that it can"
     assert functions & set(SIGNATURES) <= allowed, "the taxonomy does not say that it can"
 
@@ -158,7 +186,7 @@ def test_probabilities_are_some_and_sum_to_one(key, trained, images):
 @able("regress")
 def test_a_number_for_each_image_that_follows_the_labels(key, trained, images):
     module, model = trained(key)
-    answer = module.predict(model, images[2])
+    answer = module.predict(model, VIEWS.get(key, np.asarray)(images[2]))
     assert answer.shape == (50,)
     assert np.isfinite(answer).all()
     assert np.corrcoef(answer, load_split().y_test[:50])[0, 1] > 0.3, "it learned nothing"
@@ -259,10 +287,11 @@ def read():
 
     def get(key: str):
         if key not in made:
-            module = module_of(key)
+            module = module_of(TRAINED_BY.get(key, key))
             parameters = inspect.signature(module.train).parameters
             few = {"steps": 30} if "steps" in parameters else {}
-            made[key] = module, ADAPTERS.get(key, lambda m, t: m.train(t, **few))(module, text)
+            make = ADAPTERS.get(key, lambda m, t: m.train(t, **few))
+            made[key] = module_of(key), make(module, text)
         return made[key]
 
     return get
@@ -278,6 +307,15 @@ def test_log_probabilities_of_texts_prefer_prose_to_its_letters_shuffled(key, re
     scores, others = (np.asarray(module.log_prob(model, texts)) for texts in (SENTENCES, mixed))
     assert scores.shape == (2,) and np.isfinite(scores).all() and (scores < 0).all()
     assert (scores > others).all(), "it learned nothing"
+
+
+@able("classify", text=True)
+def test_probabilities_of_labels_of_texts_sum_to_one_and_follow_the_labels(key, read):
+    module, model = read(key)
+    p = module.predict_proba(model, SENTENCES)
+    assert p.shape == (2, 2) and (p >= 0).all()
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
+    assert p[0, 1] > p[1, 1], "it learned nothing"
 
 
 @able("sample", text=True)

@@ -62,10 +62,7 @@ def normal(h: Tensor) -> Tensor:
 # --8<-- [end:normal]
 # --8<-- [start:block]
 class Block(nn.Module):
-    """Look at the tokens before, then think about what was seen.
-
-    Both add to h, (n, time, width), and replace nothing.
-    """
+    """Look at the tokens before, then think; both add to h."""
 
     def __init__(self, width: int, heads: int, depth: int):
         super().__init__()
@@ -90,7 +87,7 @@ class Block(nn.Module):
         return self.add(h, seen)
 
     def add(self, h: Tensor, seen: Tensor) -> Tensor:
-        """h and what its tokens make of what they saw, (n, heads, time, k)."""
+        """h (n, time, width) and what comes of `seen`, the values' sums."""
         h = h + self.tell(seen.transpose(1, 2).flatten(2))
         return h + self.down(functional.relu(self.up(normal(h))).square())
 
@@ -206,6 +203,8 @@ def spread(model: GPT, batch: int) -> tuple[nn.Module, slice]:
     return DistributedDataParallel(model), slice(this, None, n)
 
 
+# --8<-- [end:spread]
+# --8<-- [start:together]
 def train_together(path: Path, text: str, **options) -> GPT:
     """For torchrun: what each of its processes runs; the first one keeps."""
     distributed.init_process_group("gloo")  # on GPUs: "nccl"
@@ -218,7 +217,7 @@ def train_together(path: Path, text: str, **options) -> GPT:
         distributed.destroy_process_group()
 
 
-# --8<-- [end:spread]
+# --8<-- [end:together]
 # --8<-- [start:look]
 def look(model: GPT, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """The same logits, slowly, and who looked at whom.

@@ -135,7 +135,7 @@ def first(model: Tokenizer, size: int) -> Tokenizer:
 
 
 # --8<-- [end:first]
-# --8<-- [start:to_json]
+# --8<-- [start:signs]
 def signs() -> list[str]:
     """A visible letter for each of the 256 bytes, as GPT-2 writes them."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -145,6 +145,8 @@ def signs() -> list[str]:
     return [sign[byte] for byte in range(256)]
 
 
+# --8<-- [end:signs]
+# --8<-- [start:to_json]
 def to_json(model: Tokenizer) -> dict:
     """The list as the file `tokenizer.json` of Hugging Face's `tokenizers`.
 

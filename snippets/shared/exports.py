@@ -47,7 +47,7 @@ def save(name: str, network: nn.Module, inputs: Tensors, *, outputs: tuple = ("o
     folder, text = Path(os.environ.get(FOLDER, ".")), json.dumps(golden, separators=(",", ":"))
     (folder / f"{name}.onnx").write_bytes(model)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8", newline="\n")
-    size = f"{len(model) / 1000:.3g} kB"
+    size = _size(len(model))
     print(f"{name}.onnx: {size}, opset {OPSET}, agrees with torch within {CLOSE:.0e}")
     return said
 
@@ -65,8 +65,12 @@ def save_json(name: str, data: dict | list) -> int:
         raise ValueError(f"{name}: JSON cannot hold it: {error}") from error
     file = Path(os.environ.get(FOLDER, ".")) / f"{name}.json"
     size = file.write_bytes(text.encode() + b"\n")
-    print(f"{file.name}: {size / 1000:.3g} kB")
+    print(f"{file.name}: {_size(size)}")
     return size
+
+
+def _size(count: int) -> str:
+    return f"{count / 1000:.3g} kB" if count < 999_500 else f"{count / 1e6:.3g} MB"
 
 
 def _check(name: str, inputs: Tensors, outputs: tuple) -> None:
