@@ -134,7 +134,7 @@ class Reader(nn.Module):
 # --8<-- [end:reader]
 # --8<-- [start:train]
 def train(
-    *, steps=600, batch=64, rate=0.01, k=9, seed=0, **shape,
+    *, steps=500, batch=48, rate=0.01, k=9, seed=0, **shape,
 ) -> Reader:  # fmt: skip
     """Guess y, on new functions at each step: none is ever seen twice."""
     with torch.random.fork_rng(devices=[]):
@@ -279,7 +279,7 @@ def answered(model: gpt.GPT, asked: list[str], answers: list[str]) -> tuple:
 
 
 # --8<-- [start:teach]
-def teach(model: gpt.GPT, *, steps=110, lines=2000, seed=0) -> gpt.GPT:
+def teach(model: gpt.GPT, *, steps=90, lines=2000, seed=0) -> gpt.GPT:
     """A copy that was trained on lines of all four tasks at once.
 
     The model that is given stays as it is.
@@ -331,7 +331,7 @@ def experiments(seed: int, steps: float, n: int) -> dict[str, float]:
             seen.append(copied(model, tokens, period))
 
     copier = train_copier(steps=math.ceil(280 * steps), seed=seed, watch=watch)
-    reader = train(steps=math.ceil(600 * steps), seed=seed)
+    reader = train(steps=math.ceil(500 * steps), seed=seed)
     dates = train_dates(steps=math.ceil(800 * steps), seed=seed)
     with torch.no_grad():
         above = excess(reader(x, y), y, ridge(x, y))
@@ -350,7 +350,7 @@ def study(*, seeds: int = 3, steps: float = 1.0, n: int = 20_000) -> dict:
     table = {name: [row[name] for row in rows] for name in TITLES}
     for name, title in TITLES.items():
         print(f"{title:<44}" + "".join(f"{value:9.3f}" for value in table[name]))
-    taught, longer = teach(gpt.load(), steps=math.ceil(330 * steps)), {}
+    taught, longer = teach(gpt.load(), steps=math.ceil(270 * steps)), {}
     print("\none model, taught three times as long: right tokens, right answers")
     for name in TASKS:
         some, whole = examined(taught, task(name, min(n, 200), seed=2))
