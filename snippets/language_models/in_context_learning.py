@@ -134,7 +134,7 @@ class Reader(nn.Module):
 # --8<-- [end:reader]
 # --8<-- [start:train]
 def train(
-    *, steps=500, batch=48, rate=0.01, k=9, seed=0, **shape,
+    *, steps=600, batch=48, rate=0.01, k=9, seed=0, **shape,
 ) -> Reader:  # fmt: skip
     """Guess y, on new functions at each step: none is ever seen twice."""
     with torch.random.fork_rng(devices=[]):
@@ -331,7 +331,7 @@ def experiments(seed: int, steps: float, n: int) -> dict[str, float]:
             seen.append(copied(model, tokens, period))
 
     copier = train_copier(steps=math.ceil(280 * steps), seed=seed, watch=watch)
-    reader = train(steps=math.ceil(500 * steps), seed=seed)
+    reader = train(steps=math.ceil(600 * steps), seed=seed)
     dates = train_dates(steps=math.ceil(800 * steps), seed=seed)
     with torch.no_grad():
         above = excess(reader(x, y), y, ridge(x, y))
