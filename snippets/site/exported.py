@@ -33,7 +33,8 @@ def described(files: dict[str, bytes]) -> dict[str, dict]:
                 word: {"type": t["type"], "shape": ["batch", *t["shape"][1:]]}
                 for word, t in golden[side].items()
             }
-    for name in sorted(n for n in files if n.endswith(".json") and n[:-5] not in found):
+    answers = {f"{stem}.json" for stem in found}
+    for name in sorted({name for name in files if name.endswith(".json")} - answers):
         digest = hashlib.sha256(files[name]).hexdigest()
         found[name] = {"bytes": len(files[name]), "sha256": digest}
     return found
@@ -81,9 +82,9 @@ def problems(page: Page, exports: dict[str, dict]) -> Iterator[Problem]:
                 "export a smaller network",
             )
     for name, line in linked.items():
-        if name not in exports and name.removesuffix(".json") not in exports:
-            save = "save_json" if name.endswith(".json") else "save"
-            stem = name.removesuffix(".json")
+        stem = name.removesuffix(".json")
+        if name not in exports and stem not in exports:
+            save = "save" if stem == name else "save_json"
             yield Problem(
                 page.file,
                 line,

@@ -170,6 +170,11 @@ class CountsRows(nn.Module):
         return z if z.shape[0] > 4 else 2 * z
 
 
+class PicksByRow(nn.Module):
+    def forward(self, z):
+        return z[torch.arange(len(z)), :2]
+
+
 class Asks(nn.Module):
     def forward(self, z):
         return z if z.sum() > 0 else 2 * z
@@ -191,6 +196,7 @@ class Overflows(nn.Module):
         (Throws(), "output differs in onnxruntime by .*: is there chance"),
         (Draws(), "output differs in onnxruntime by .*: is there chance"),
         (CountsRows(), "a size of the batch"),
+        (PicksByRow(), "onnxruntime refuses a batch of .: is its size fixed inside"),
         (Asks(), "torch cannot export this network: .*data-dependent"),
         (MixesRows(), r"output is torch.float32 \(4,\), expected .* as many rows"),
         (Overflows(), "expected finite"),
@@ -383,17 +389,17 @@ def test_a_link_to_nothing_and_a_heavy_network_are_found_without_a_run(exporting
 def test_plain_json_must_be_linked_and_come_out_the_same(exporting, run):
     """A network differs on another processor; a list of merges does not."""
     page = exporting.page()
-    files = {"merges.json": b"[1]", "sampler.onnx": b"", "sampler.json": b'{"opset":1}'}
-    files["sampler.json"] = b'{"opset":1,"inputs":{},"outputs":{}}'
+    golden = b'{"opset":1,"inputs":{},"outputs":{}}'
+    files = {"merges.json": b"[1]", "sampler.onnx": b"", "sampler.json": golden}
     about = exported.described(files)
     assert set(about) == {"sampler", "merges.json"}
     assert about["merges.json"] == {"bytes": 3, "sha256": hashlib.sha256(b"[1]").hexdigest()}
     (found,) = exported.problems(page, about)
     assert found.message == "merges.json is exported and the page does not link it"
     assert found.mend == "add a link to ../outputs/discriminative/line/merges.json"
-    golden = "[Run it](../outputs/discriminative/line/sampler.json) "
+    answers = "[Run it](../outputs/discriminative/line/sampler.json) "
     merges = "[Merges](../outputs/discriminative/line/merges.json)"
-    exporting.replace(PAGE, "[Run it]", f"{golden} {merges} [Run it]")
+    exporting.replace(PAGE, "[Run it]", f"{answers} {merges} [Run it]")
     assert list(exported.problems(exporting.page(), about)) == []
     (found,) = exported.problems(exporting.page(), {"sampler": about["sampler"]})
     assert found.message == "the page links merges.json, and no block exports it"
